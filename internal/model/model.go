@@ -1,0 +1,154 @@
+// Package model asks language models. It owns the seam between Croft's loop and whoever
+// generates text: a Request in the shape of the Messages API goes in, a stream of deltas
+// and one Response come out. It may import the language (package croft) alone; each
+// provider lives in a folder of its own (anthropic, openai, replay) and modeltest holds
+// what every provider must pass. The loop (internal/brain) is the caller.
+package model
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"croft"
+)
+
+// Provider generates one assistant turn. It is safe for concurrent use.
+type Provider interface {
+	// Generate sends req and returns the whole response. While the response comes in, it
+	// calls sink, when not nil, from the calling goroutine, in order. It never retries by
+	// itself: a fault is an *Error, which says whether trying again may help. When ctx
+	// ends, it returns ctx.Err() promptly.
+	Generate(ctx context.Context, req *Request, sink func(Delta)) (*Response, error)
+}
+
+// Request is one model request in the shape of the Messages API.
+type Request struct {
+	Model     string
+	MaxTokens int64 // 0: the provider's default for the model
+	// System is the system prompt's text blocks, in order.
+	System   []string
+	Messages []Message
+	Tools    []Tool
+	Effort   string // "", low, medium, high, xhigh, max
+	Speed    string // "", standard, fast
+	// InferenceGeo is "", us or global.
+	InferenceGeo string
+	// SessionID tells providers and cassettes whose request this is; it is not sent to a model.
+	SessionID string
+}
+
+// Message is one turn of the conversation. Role is user, assistant or system (a system
+// message in mid-conversation; providers without such a thing refuse it, see SystemMidway).
+// Content is blocks of the Messages API: text, image, document, search_result,
+// tool_result; and in assistant turns whatever the provider returned, untouched.
+type Message struct {
+	Role    string            `json:"role"`
+	Content []json.RawMessage `json:"content"`
+}
+
+// Tool is a tool the model may call. Schema is a JSON Schema object.
+type Tool struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Schema      json.RawMessage `json:"input_schema"`
+}
+
+// Delta is a piece of the response while it comes in. Index is the content block's place
+// in Response.Content. Start opens the block of the given Kind (text, thinking, tool_use);
+// Text continues a text block. Thinking and tool input are not previewed.
+type Delta struct {
+	Index int
+	Kind  string
+	Start bool
+	Text  string
+}
+
+// Stop reasons of a response.
+const (
+	StopEndTurn   = "end_turn"
+	StopToolUse   = "tool_use"
+	StopMaxTokens = "max_tokens"
+	StopSequence  = "stop_sequence"
+	StopRefusal   = "refusal"
+	StopPauseTurn = "pause_turn"
+)
+
+// Response is a whole assistant turn. Content holds the raw blocks (text, thinking with
+// its signature, redacted_thinking, tool_use), to be sent back as they are. Every
+// tool_use block has a non-empty id, name and an input that is a JSON object.
+type Response struct {
+	Content     []json.RawMessage
+	StopReason  string
+	StopDetails json.RawMessage // the refusal's details, or nil
+	Usage       Usage
+}
+
+// Usage counts the tokens of one request. InputTokens are the uncached ones.
+type Usage struct {
+	InputTokens, OutputTokens      int64
+	CacheReadInputTokens           int64
+	CacheCreation5m, CacheCreate1h int64
+	Speed                          string // "", standard or fast
+}
+
+// ErrorKind is the kind of a fault, named as session.error names it.
+type ErrorKind string
+
+// Kinds of faults.
+const (
+	Overloaded    ErrorKind = "model_overloaded_error"     // 529, 503
+	RateLimited   ErrorKind = "model_rate_limited_error"   // 429
+	RequestFailed ErrorKind = "model_request_failed_error" // everything else
+	BillingError  ErrorKind = "billing_error"              // 402
+)
+
+// Error is a fault of a provider.
+type Error struct {
+	Kind ErrorKind
+	// Retry tells whether the same request may succeed later.
+	Retry bool
+	// RetryAfter is what the provider asked for; 0 when it did not.
+	RetryAfter time.Duration
+	// Message is fit for the session's owner: no key, no header.
+	Message string
+	Cause   error
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Price is in USD for a million tokens. CacheWrite is for entries that live five minutes;
+// an hour's cost 1.6 times as much.
+type Price struct {
+	Input      float64 `yaml:"input" json:"input"`
+	Output     float64 `yaml:"output" json:"output"`
+	CacheRead  float64 `yaml:"cache_read" json:"cache_read"`
+	CacheWrite float64 `yaml:"cache_write" json:"cache_write"`
+}
+
+// Nanos is the cost of u in billionths of a US dollar.
+func (p Price) Nanos(u Usage) int64 {
+	perMillion := float64(u.InputTokens)*p.Input + float64(u.OutputTokens)*p.Output +
+		float64(u.CacheReadInputTokens)*p.CacheRead +
+		float64(u.CacheCreation5m)*p.CacheWrite + float64(u.CacheCreate1h)*p.CacheWrite*1.6
+	return int64(perMillion * 1000)
+}
+
+// Model is a model as the server's configuration names it.
+type Model struct {
+	ID       string
+	Provider Provider
+	// Context is the model's window in tokens; 0 when unknown.
+	Context int64
+	// Price is nil when none is known: such a session has no list cost.
+	Price *Price
+	// SystemMidway tells whether the model takes system messages in mid-conversation.
+	SystemMidway bool
+	// Display is the name for people; CreatedAt is when the model came out, or zero.
+	Display   string
+	CreatedAt croft.Time
+}
