@@ -111,8 +111,10 @@ CREATE TABLE work (
 	session_id        TEXT NOT NULL,
 	state             TEXT NOT NULL,              -- queued, starting, active, stopping, stopped
 	worker            TEXT NOT NULL DEFAULT '',   -- who holds the lease
+	incarnation       TEXT NOT NULL DEFAULT '',   -- which process of that worker
 	token_hash        TEXT NOT NULL DEFAULT '',
-	attempts          BIGINT NOT NULL DEFAULT 0,
+	claim             BIGINT NOT NULL DEFAULT 0,  -- how often it was claimed: fences results of lost leases
+	attempts          BIGINT NOT NULL DEFAULT 0,  -- claims since the last result
 	available_at      BIGINT NOT NULL,            -- not offered before
 	lease_until       BIGINT NOT NULL DEFAULT 0,
 	heartbeat         TEXT NOT NULL DEFAULT '',   -- the value that the next heartbeat must echo
@@ -125,6 +127,7 @@ CREATE TABLE work (
 	stopped_at        BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX work_by_session ON work (session_id);
+CREATE INDEX work_held ON work (worker) WHERE worker <> '';
 CREATE INDEX work_queued ON work (environment_id, available_at) WHERE state = 'queued';
 CREATE INDEX work_leased ON work (lease_until) WHERE lease_until > 0;
 CREATE UNIQUE INDEX work_by_token ON work (token_hash) WHERE token_hash <> '';
