@@ -8,6 +8,7 @@ package model
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"time"
 
 	"croft"
@@ -76,7 +77,11 @@ const (
 
 // Response is a whole assistant turn. Content holds the raw blocks (text, thinking with
 // its signature, redacted_thinking, tool_use), to be sent back as they are. Every
-// tool_use block has a non-empty id, name and an input that is a JSON object.
+// tool_use block has a non-empty id, name and an input that is a JSON object; a call that
+// was cut in the middle (max_tokens) is left out. StopReason is tool_use exactly when the
+// model waits for the results of the tool_use blocks; a response that stopped for
+// max_tokens or pause_turn may hold whole ones too, and they need results all the same. A
+// refusal holds none.
 type Response struct {
 	Content     []json.RawMessage
 	StopReason  string
@@ -90,6 +95,8 @@ type Usage struct {
 	CacheReadInputTokens           int64
 	CacheCreation5m, CacheCreate1h int64
 	Speed                          string // "", standard or fast
+	// InferenceGeo is where the model ran, as far as the provider says: "", us, global, …
+	InferenceGeo string
 }
 
 // ErrorKind is the kind of a fault, named as session.error names it.
@@ -128,14 +135,24 @@ type Price struct {
 	Output     float64 `yaml:"output" json:"output"`
 	CacheRead  float64 `yaml:"cache_read" json:"cache_read"`
 	CacheWrite float64 `yaml:"cache_write" json:"cache_write"`
+	// Fast multiplies the whole price of a request that ran at speed fast, US of one that
+	// ran in the geography us; 0 means no surcharge. They stack.
+	Fast float64 `yaml:"-" json:"-"`
+	US   float64 `yaml:"-" json:"-"`
 }
 
-// Nanos is the cost of u in billionths of a US dollar.
+// Nanos is the cost of u in billionths of a US dollar, to the nearest one.
 func (p Price) Nanos(u Usage) int64 {
 	perMillion := float64(u.InputTokens)*p.Input + float64(u.OutputTokens)*p.Output +
 		float64(u.CacheReadInputTokens)*p.CacheRead +
 		float64(u.CacheCreation5m)*p.CacheWrite + float64(u.CacheCreate1h)*p.CacheWrite*1.6
-	return int64(perMillion * 1000)
+	if u.Speed == "fast" && p.Fast > 0 {
+		perMillion *= p.Fast
+	}
+	if u.InferenceGeo == "us" && p.US > 0 {
+		perMillion *= p.US
+	}
+	return int64(math.Round(perMillion * 1000))
 }
 
 // Model is a model as the server's configuration names it.
