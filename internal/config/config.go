@@ -27,7 +27,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"croft/internal/model"
+	"croft/internal/model/registry"
 )
 
 // Defaults that other packages name in their help.
@@ -55,7 +55,7 @@ type Config struct {
 	// Model is the default model's id, or replay:PATH; empty: the first of Models, or
 	// DefaultModel where there is none.
 	Model  string
-	Models []Model
+	Models []registry.Entry
 	// ModelRetries is how often a model request is tried before the session gives up.
 	ModelRetries int
 
@@ -73,17 +73,6 @@ type Config struct {
 	ShutdownTimeout time.Duration
 
 	set map[string]bool
-}
-
-// Model is an entry of models: a model by the name that agents use, and who serves it.
-type Model struct {
-	ID        string
-	Provider  string // anthropic, openai or replay
-	BaseURL   string
-	APIKeyEnv string // the variable that holds the provider's key
-	Context   int64  // tokens; 0: what is known of the model
-	Price     *model.Price
-	Path      string // of a cassette; provider replay alone
 }
 
 // IsSet tells whether a flag, a variable or the file gave the setting of that name (as in

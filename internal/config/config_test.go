@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
-	"croft/internal/model"
+	"croft/internal/model/registry"
 )
 
 // load reads a file's text, variables and arguments, with a home folder of the test's own.
@@ -98,13 +98,15 @@ capacity: 7
 idle_timeout: 90s
 models:
   - id: claude-opus-5
-    provider: anthropic
     api_key_env: MY_KEY
     context: 1000000
-    price: {input: 5, output: 25, cache_read: 0.5, cache_write: 6.25}
+    price: {input: 5, output: 25, cache_read: 0.5}
   - id: local
     provider: openai
     base_url: http://127.0.0.1:11434/v1/
+    max_tokens: 4096
+    file_parts: true
+    idle_timeout_s: 60
   - {id: demo, provider: replay, path: demo.yaml}
 `, nil)
 	if err != nil {
@@ -113,9 +115,10 @@ models:
 	if c.Data != filepath.Join(dir, "state") || c.DatabaseURL != "sqlite:"+filepath.Join(dir, "state", "my.db") || c.Capacity != 7 || c.IdleTimeout != 90*time.Second {
 		t.Errorf("scalars: %+v", c)
 	}
-	want := []Model{
-		{ID: "claude-opus-5", Provider: "anthropic", APIKeyEnv: "MY_KEY", Context: 1_000_000, Price: &model.Price{Input: 5, Output: 25, CacheRead: .5, CacheWrite: 6.25}},
-		{ID: "local", Provider: "openai", BaseURL: "http://127.0.0.1:11434/v1"},
+	read := 0.5
+	want := []registry.Entry{
+		{ID: "claude-opus-5", Provider: "anthropic", APIKeyEnv: "MY_KEY", Context: 1_000_000, Price: &registry.Price{Input: 5, Output: 25, CacheRead: &read}},
+		{ID: "local", Provider: "openai", BaseURL: "http://127.0.0.1:11434/v1", MaxTokens: 4096, FileParts: true, IdleTimeoutS: 60},
 		{ID: "demo", Provider: "replay", Path: filepath.Join(dir, "demo.yaml")},
 	}
 	if d := cmp.Diff(want, c.Models); d != "" {
@@ -168,6 +171,8 @@ func TestMistakes(t *testing.T) {
 		"key itself":         {file: "models:\n- id: a\n  provider: anthropic\n  api_key_env: " + secret + "\n", want: []string{"the name of a variable"}},
 		"openai without url": {file: "models:\n- {id: a, provider: openai}\n", want: []string{"models.0.base_url: is missing"}},
 		"replay with url":    {file: "models:\n- {id: a, provider: replay, path: x, base_url: http://h}\n", want: []string{"provider replay, which asks nobody"}},
+		"file parts":         {file: "models:\n- {id: a, file_parts: true}\n", want: []string{"models.0.file_parts", "openai alone"}},
+		"tokens":             {file: "models:\n- {id: a, max_tokens: many}\n", want: []string{"models.0.max_tokens", "whole number"}},
 		"same id":            {file: "models:\n- {id: a, provider: anthropic}\n- {id: a, provider: anthropic}\n", want: []string{"croft.yaml:3: models.1.id"}},
 		"price":              {file: "models:\n- {id: a, provider: anthropic, price: {input: -1, output: 2}}\n", want: []string{"models.0.price.input: ", "USD"}},
 		"half a price":       {file: "models:\n- {id: a, provider: anthropic, price: {input: 1}}\n", want: []string{"models.0.price.output: is missing"}},

@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"croft/internal/model"
+	"croft/internal/model/registry"
 )
 
 // parse reads a configuration file's text. Errors are *Error whose Where is ":LINE" or "".
@@ -88,13 +88,13 @@ func (c *Config) parse(text []byte, dir string) error {
 }
 
 // providers are the kinds of models that this version serves.
-var providers = []string{"anthropic", "openai", "replay"}
+var providers = []string{registry.Anthropic, registry.OpenAI, registry.Replay}
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (c *Config) parseModels(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
-		return at(n, "models", "accepted is a list of models, each with id and provider")
+		return at(n, "models", "accepted is a list of models, each with an id")
 	}
 	for i, item := range n.Content {
 		m, err := parseModel(resolve(item), fmt.Sprintf("models.%d", i))
@@ -111,10 +111,12 @@ func (c *Config) parseModels(n *yaml.Node) error {
 	return nil
 }
 
-func parseModel(item *yaml.Node, path string) (*Model, error) {
-	m := &Model{}
-	accepted := []string{"id", "provider", "base_url", "api_key_env", "context", "price", "path"}
-	err := fields(item, path, accepted, func(key, path string, n *yaml.Node) error {
+// modelKeys are the keys of an entry of models.
+var modelKeys = []string{"id", "provider", "base_url", "api_key_env", "context", "price", "path", "max_tokens", "file_parts", "idle_timeout_s"}
+
+func parseModel(item *yaml.Node, path string) (*registry.Entry, error) {
+	m := &registry.Entry{Provider: registry.Anthropic}
+	err := fields(item, path, modelKeys, func(key, path string, n *yaml.Node) error {
 		if key == "price" {
 			return parsePrice(m, n, path)
 		}
@@ -131,11 +133,11 @@ func parseModel(item *yaml.Node, path string) (*Model, error) {
 			if len(v) > 256 || strings.TrimSpace(v) != v {
 				err = errors.New("accepted are 1 to 256 characters without spaces around them")
 			}
-			if strings.HasPrefix(v, "replay:") {
-				err = errors.New("an id may not begin with replay:, which names a cassette")
+			if strings.HasPrefix(v, registry.ReplayPrefix) {
+				err = errors.New("an id may not begin with " + registry.ReplayPrefix + ", which names a cassette by its path")
 			}
 		case "provider":
-			if v == "bedrock" || v == "vertex" {
+			if v == registry.Bedrock || v == registry.Vertex {
 				err = fmt.Errorf("%s is not served by this version of Croft: accepted are %s", v, strings.Join(providers, ", "))
 			} else {
 				err = oneOf(&m.Provider, v, providers...)
@@ -148,9 +150,15 @@ func parseModel(item *yaml.Node, path string) (*Model, error) {
 				err = errors.New("accepted is the name of a variable that holds the key, not the key itself")
 			}
 		case "context":
-			var tokens int
-			err = number(&tokens, v, 1, math.MaxInt32)
-			m.Context = int64(tokens)
+			err = count(&m.Context, v)
+		case "max_tokens":
+			err = count(&m.MaxTokens, v)
+		case "idle_timeout_s":
+			err = count(&m.IdleTimeoutS, v)
+		case "file_parts":
+			var word string
+			err = oneOf(&word, v, "true", "false")
+			m.FileParts = word == "true"
 		case "path":
 			m.Path = v
 		}
@@ -165,22 +173,30 @@ func parseModel(item *yaml.Node, path string) (*Model, error) {
 	switch {
 	case m.ID == "":
 		return nil, at(item, path+".id", "is missing: the name that agents use")
-	case m.Provider == "":
-		return nil, at(item, path+".provider", "is missing: accepted are "+strings.Join(providers, ", "))
-	case m.Provider == "openai" && m.BaseURL == "":
+	case m.Provider == registry.OpenAI && m.BaseURL == "":
 		return nil, at(item, path+".base_url", "is missing: the address of the server, as in http://127.0.0.1:11434/v1")
-	case m.Provider == "replay" && m.Path == "":
+	case m.Provider == registry.Replay && m.Path == "":
 		return nil, at(item, path+".path", "is missing: the path of the cassette")
-	case m.Provider != "replay" && m.Path != "":
+	case m.Provider != registry.Replay && m.Path != "":
 		return nil, at(item, path+".path", "is for provider replay alone")
-	case m.Provider == "replay" && (m.BaseURL != "" || m.APIKeyEnv != ""):
+	case m.Provider == registry.Replay && (m.BaseURL != "" || m.APIKeyEnv != ""):
 		return nil, at(item, path, "base_url and api_key_env are not for provider replay, which asks nobody")
+	case m.Provider != registry.OpenAI && m.FileParts:
+		return nil, at(item, path+".file_parts", "is for provider openai alone")
 	}
 	return m, nil
 }
 
-func parsePrice(m *Model, n *yaml.Node, path string) error {
-	p := &model.Price{}
+// count reads a whole number above zero.
+func count(to *int64, v string) error {
+	var n int
+	err := number(&n, v, 1, math.MaxInt32)
+	*to = int64(n)
+	return err
+}
+
+func parsePrice(m *registry.Entry, n *yaml.Node, path string) error {
+	p := &registry.Price{}
 	seen := map[string]bool{}
 	err := fields(n, path, []string{"input", "output", "cache_read", "cache_write"}, func(key, path string, n *yaml.Node) error {
 		v, err := scalar(n, path)
@@ -198,9 +214,9 @@ func parsePrice(m *Model, n *yaml.Node, path string) error {
 		case "output":
 			p.Output = f
 		case "cache_read":
-			p.CacheRead = f
+			p.CacheRead = &f
 		case "cache_write":
-			p.CacheWrite = f
+			p.CacheWrite = &f
 		}
 		return nil
 	}, nil)
