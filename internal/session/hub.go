@@ -53,9 +53,12 @@ type hub struct {
 	closed   bool
 }
 
+// unknown is a watch's place before the log's end was read.
+const unknown = int64(-1)
+
 // watch is the live side of one session that somebody looks at.
 type watch struct {
-	last  int64           // the last event that was delivered
+	last  int64           // the last event that was delivered; unknown while it is being read
 	early map[int64]Frame // committed out of order by another connection of the pool
 	tails map[*Tail]struct{}
 }
@@ -88,7 +91,7 @@ func (h *hub) publish(session string, events []croft.Event) {
 	for i := range events {
 		e := &events[i]
 		f := Frame{ID: e.ID, Seq: e.Seq, Type: e.Type, Data: e.Payload, Thread: e.ThreadID}
-		if w.last == 0 || e.Seq > w.last+1 {
+		if w.last == unknown || e.Seq > w.last+1 {
 			// The place to begin at is still being read, or an earlier append has
 			// committed and is not shown yet.
 			w.early[e.Seq] = f
@@ -102,7 +105,7 @@ func (h *hub) publish(session string, events []croft.Event) {
 }
 
 func (w *watch) drain() {
-	for w.last > 0 {
+	for w.last != unknown {
 		f, ok := w.early[w.last+1]
 		if !ok {
 			return
@@ -208,7 +211,7 @@ func (l *Log) Tail(ctx context.Context, workspace, id string, q TailQuery) (*Tai
 	}
 	w := l.hub.sessions[id]
 	if w == nil {
-		w = &watch{early: map[int64]Frame{}, tails: map[*Tail]struct{}{}}
+		w = &watch{last: unknown, early: map[int64]Frame{}, tails: map[*Tail]struct{}{}}
 		l.hub.sessions[id] = w
 	}
 	t.behind = true
@@ -244,7 +247,7 @@ func (l *Log) Tail(ctx context.Context, workspace, id string, q TailQuery) (*Tai
 	}
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	if w.last == 0 {
+	if w.last == unknown {
 		// Nobody looked on before. (Where somebody did, what is not shown to them yet
 		// must still reach them; this tail passes over it in push.)
 		w.last = last

@@ -181,7 +181,7 @@ func (b *bench) reply(r session.Run, parts ...session.Part) {
 			content = append(content, json.RawMessage(`{"type":"text","text":"x"}`))
 		}
 	}
-	if err := b.log.Reply(b.ctx, r.Session, r.Fence, session.Reply{Parts: parts, Content: content, StopReason: stop, Usage: model.Usage{InputTokens: 10, OutputTokens: 5}}); err != nil {
+	if err := b.log.Reply(b.ctx, r.Session, r.Fence, session.Reply{Parts: parts, Content: content, StopReason: stop, Usage: model.Usage{InputTokens: 10, OutputTokens: 5}, Nanos: new(int64)}); err != nil {
 		b.t.Fatal(err)
 	}
 }

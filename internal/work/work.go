@@ -178,9 +178,9 @@ func (q *Queue) Start(ctx context.Context) {
 	}()
 }
 
-// Stop ends every attachment. Leases stay: their holders come back to another server, or
+// Close ends every attachment. Leases stay: their holders come back to another server, or
 // to this one started again.
-func (q *Queue) Stop() {
+func (q *Queue) Close() {
 	if q.stop != nil {
 		q.stop()
 	}

@@ -1,0 +1,246 @@
+// Package store is the database: it opens, migrates and writes SQLite (the default, pure
+// Go) and PostgreSQL with one hand-written SQL text ($1 placeholders, RETURNING, ON
+// CONFLICT, ids and times made by the program). It imports the language alone; every room
+// that keeps something goes through it.
+//
+// Write is the one way to write. On SQLite one goroutine owns the writing connection: it
+// takes up to 256 waiting functions into one transaction, a savepoint each, commits once,
+// and answers after the commit; readers have connections of their own. A lone writer waits
+// for nobody. On PostgreSQL a Write is a transaction.
+//
+// Each process has an incarnation, the name under which it owns sessions. On SQLite the
+// lock on the database's file tells that every other incarnation is dead; on PostgreSQL
+// each process holds an advisory lock of its own, and one that can be taken belongs to the
+// dead.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"croft"
+)
+
+// Options say which database to open.
+type Options struct {
+	// URL is sqlite:PATH or postgres://…
+	URL string
+	Log *slog.Logger
+}
+
+// backend is what the two databases do in their own way.
+type backend interface {
+	write(ctx context.Context, fn func(*Tx) error) error
+	read(ctx context.Context, fn func(*Tx) error) error
+	deadOwners(ctx context.Context, owners []string) ([]string, error)
+	close() error
+}
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	backend
+	kind        string
+	incarnation string
+	lost        chan struct{}
+}
+
+// Open opens the database, brings its schema up to date, and registers this process. Its
+// errors are *LockedError, *FutureError, *MigrationError, *FullError, or say in words what
+// could not be reached; none holds a password.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	db := &DB{incarnation: croft.NewID("repl"), lost: make(chan struct{})}
+	var err error
+	switch {
+	case strings.HasPrefix(o.URL, "sqlite:"):
+		db.kind = "sqlite"
+		db.backend, err = openSQLite(ctx, strings.TrimPrefix(o.URL, "sqlite:"), o.Log)
+	case strings.HasPrefix(o.URL, "postgres://"), strings.HasPrefix(o.URL, "postgresql://"):
+		db.kind = "postgres"
+		db.backend, err = openPostgres(ctx, o.URL, db, o.Log)
+	default:
+		return nil, fmt.Errorf("database URL %q: accepted are sqlite:PATH and postgres://…", Redact(o.URL))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the database %s: %w", Redact(o.URL), err)
+	}
+	return db, nil
+}
+
+// Close waits for the writes under way and closes the database.
+func (db *DB) Close() error { return db.close() }
+
+// Kind is sqlite or postgres.
+func (db *DB) Kind() string { return db.kind }
+
+// Incarnation is the name under which this process owns sessions. It is new in each process.
+func (db *DB) Incarnation() string { return db.incarnation }
+
+// Lost is closed when this process may no longer act as its incarnation, because the
+// connection that holds its advisory lock broke. On SQLite it never is.
+func (db *DB) Lost() <-chan struct{} { return db.lost }
+
+// DeadOwners returns those of the given incarnations that are surely gone.
+func (db *DB) DeadOwners(ctx context.Context, owners []string) ([]string, error) {
+	return db.deadOwners(ctx, owners)
+}
+
+// Write runs fn in a transaction and returns once its commit is durable. When fn fails, or
+// panics, nothing of it is kept and Write returns its error, or panics. fn may run more
+// than once: it must change nothing but the database and variables that it sets anew. While
+// the write waits for its turn, the end of ctx takes it back; once begun, it runs to its end.
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error { return db.write(ctx, fn) }
+
+// Read runs fn in a read-only transaction: it sees one state of the database.
+func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error { return db.read(ctx, fn) }
+
+// Row is the answer to QueryRow.
+type Row interface {
+	// Scan reads the row's columns; ErrNoRows when there is none.
+	Scan(dest ...any) error
+}
+
+// rows is what the drivers' rows have in common.
+type rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	closeRows()
+}
+
+// Rows is the answer to Query. It must be closed before the next statement of a PostgreSQL
+// transaction.
+type Rows struct{ rows }
+
+// Close ends the reading. It may be called more than once.
+func (r *Rows) Close() { r.closeRows() }
+
+// runner is a transaction of a driver.
+type runner interface {
+	exec(query string, args []any) (int64, error)
+	queryRow(query string, args []any) Row
+	query(query string, args []any) (rows, error)
+}
+
+// Tx is a transaction. It ends with the function it was given to.
+type Tx struct {
+	// Now is the one moment of the whole transaction.
+	Now   croft.Time
+	ctx   context.Context
+	run   runner
+	lock  string
+	after []func()
+}
+
+// Context is the context of the Write or Read.
+func (tx *Tx) Context() context.Context { return tx.ctx }
+
+// Exec runs a statement and returns how many rows it changed.
+func (tx *Tx) Exec(query string, args ...any) (int64, error) { return tx.run.exec(query, args) }
+
+// QueryRow runs a query of which one row is wanted.
+func (tx *Tx) QueryRow(query string, args ...any) Row { return tx.run.queryRow(query, args) }
+
+// Query runs a query.
+func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
+	r, err := tx.run.query(query, args)
+	if err != nil {
+		return nil, err
+	}
+	return &Rows{r}, nil
+}
+
+// OnCommit has fn run once the commit is durable, in the order of the commits on SQLite,
+// before Write returns. fn must be quick and must not use the store.
+func (tx *Tx) OnCommit(fn func()) { tx.after = append(tx.after, fn) }
+
+// ForUpdate is the suffix of a SELECT that locks its rows until the transaction ends.
+func (tx *Tx) ForUpdate() string { return tx.lock }
+
+// SkipLocked is the suffix of a SELECT that locks its rows and passes over locked ones.
+func (tx *Tx) SkipLocked() string {
+	if tx.lock == "" {
+		return ""
+	}
+	return tx.lock + " SKIP LOCKED"
+}
+
+// ErrNoRows is what Scan returns when a query had no row.
+var ErrNoRows = errors.New("store: no row")
+
+// LockedError says that another process uses the database's file.
+type LockedError struct {
+	Path string
+	PID  int // 0 when it is not known
+}
+
+// Error names the file and the process.
+func (e *LockedError) Error() string {
+	who := "another process"
+	if e.PID > 0 {
+		who = fmt.Sprintf("process %d", e.PID)
+	}
+	return fmt.Sprintf("%s is in use by %s: stop it, or use another data folder (--data)", e.Path, who)
+}
+
+// FutureError says that a newer program wrote the database.
+type FutureError struct{ Database, Program int }
+
+// Error names both versions and what to do.
+func (e *FutureError) Error() string {
+	return fmt.Sprintf("its schema is version %d and this program knows version %d: use the newer program that wrote it, or another data folder", e.Database, e.Program)
+}
+
+// MigrationError says that a migration failed or was changed after it was applied.
+type MigrationError struct {
+	Version int
+	Name    string
+	Cause   error
+}
+
+// Error names the migration.
+func (e *MigrationError) Error() string {
+	return fmt.Sprintf("migration %d (%s): %v", e.Version, e.Name, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *MigrationError) Unwrap() error { return e.Cause }
+
+// FullError says that the disk, or the database's own limit, has no room left. What was
+// being written was not written at all.
+type FullError struct{ Cause error }
+
+// Error says that there is no room.
+func (e *FullError) Error() string { return fmt.Sprintf("the database's disk is full: %v", e.Cause) }
+
+// Unwrap returns the cause.
+func (e *FullError) Unwrap() error { return e.Cause }
+
+// Redact returns a database URL fit for messages: its password is left out.
+func Redact(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.User == nil {
+		if i := strings.LastIndex(text, "@"); i >= 0 && err != nil {
+			return "…" + text[i:]
+		}
+		return text
+	}
+	q := u.Query()
+	if q.Has("password") {
+		q.Del("password")
+		u.RawQuery = q.Encode()
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.User(u.User.Username())
+	}
+	return u.String()
+}
+
+// closed is the error of a database that was closed.
+var errClosed = errors.New("store: the database is closed")
