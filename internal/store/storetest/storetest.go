@@ -28,8 +28,17 @@ func Each(t *testing.T, fn func(t *testing.T, url string)) {
 	t.Run("postgres", func(t *testing.T) { fn(t, Postgres(t)) })
 }
 
+// URL returns the URL of a fresh database of a kind: sqlite or postgres.
+func URL(t testing.TB, kind string) string {
+	t.Helper()
+	if kind == "postgres" {
+		return Postgres(t)
+	}
+	return SQLite(t)
+}
+
 // SQLite returns the URL of a fresh SQLite database.
-func SQLite(t *testing.T) string {
+func SQLite(t testing.TB) string {
 	t.Helper()
 	return "sqlite:" + filepath.Join(t.TempDir(), "croft.db")
 }
@@ -46,7 +55,7 @@ var server struct {
 // Postgres returns the URL of a fresh PostgreSQL database: on the server that
 // CROFT_TEST_POSTGRES names, else on one that is started here and lives as long as the test
 // binary. Without PostgreSQL the test is skipped, and fails when CI=true.
-func Postgres(t *testing.T) string {
+func Postgres(t testing.TB) string {
 	t.Helper()
 	pattern, err := start()
 	if err != nil {
