@@ -53,7 +53,9 @@ var ways = []struct {
 
 type notHijackable struct{ http.ResponseWriter }
 
-func (n notHijackable) FlushError() error { return http.NewResponseController(n.ResponseWriter).Flush() }
+func (n notHijackable) FlushError() error {
+	return http.NewResponseController(n.ResponseWriter).Flush()
+}
 
 // openMany opens n streams.
 func openMany(b *testing.B, n int, wrap func(http.ResponseWriter) http.ResponseWriter) (fds []int, sources []*queue, done func()) {
