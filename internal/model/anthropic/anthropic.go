@@ -22,8 +22,8 @@
 //     in the table; 8,192 for all others.
 //   - Speed fast sends the beta header it needs. Speed, effort and geography go out as they
 //     are: a model that lacks them is refused by the API with its own words.
-//   - A system message in mid-conversation is passed on, and refused for a known model that
-//     does not take it.
+//   - A system message in mid-conversation is passed on, behind the user messages that it
+//     stands among, and refused for a known model that does not take it.
 package anthropic
 
 import (

@@ -40,7 +40,7 @@ func bodyOf(t *testing.T, req *model.Request) string {
 	if err := json.Unmarshal(raw, &params); err != nil {
 		t.Fatalf("the SDK cannot read the body: %v\n%s", err, raw)
 	}
-	if string(params.Model) != req.Model || params.MaxTokens < 1 || len(params.Messages) == 0 {
+	if params.Model != req.Model || params.MaxTokens < 1 || len(params.Messages) == 0 {
 		t.Errorf("the SDK reads model %s, max_tokens %d, %d messages", params.Model, params.MaxTokens, len(params.Messages))
 	}
 	return string(raw)
@@ -298,6 +298,21 @@ func TestErrorsBeforeTheStream(t *testing.T) {
 		}
 		if e.Kind != tt.want || e.Retry != tt.retry || tt.message != "" && !strings.HasPrefix(e.Message, tt.message) {
 			t.Errorf("%d %s: %s, retry %v, %q; want %s, %v, %q", tt.status, tt.body, e.Kind, e.Retry, e.Message, tt.want, tt.retry, tt.message)
+		}
+	}
+}
+
+func TestBaseURLWithPath(t *testing.T) {
+	for _, suffix := range []string{"/gateway", "/gateway/", "/gateway/v1"} {
+		path := ""
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			path = r.URL.String()
+			w.WriteHeader(http.StatusBadRequest)
+		}))
+		_, err := provider(t, Options{BaseURL: srv.URL + suffix}).Generate(context.Background(), modeltest.Request(modeltest.User("hi")), nil)
+		srv.Close()
+		if err == nil || path != "/gateway/v1/messages" {
+			t.Errorf("%s leads to %s", suffix, path)
 		}
 	}
 }

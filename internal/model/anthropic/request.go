@@ -242,7 +242,7 @@ func writeMessages(b *bytes.Buffer, messages []message) {
 // shared with the request and never written to.
 func (p *Provider) messages(req *model.Request, noSystem bool) ([]message, error) {
 	out := make([]message, 0, len(req.Messages))
-	for i, m := range req.Messages {
+	for i, m := range model.SystemLast(req.Messages) {
 		switch {
 		case m.Role != "user" && m.Role != "assistant" && m.Role != "system":
 			return nil, p.side.Refuse("messages.%d: unknown role %q", i, m.Role)

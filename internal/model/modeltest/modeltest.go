@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,7 @@ func Run(t *testing.T, s Suite) {
 	t.Run("Usage", s.usage)
 	t.Run("Faults", s.faults)
 	t.Run("Cancel", s.cancel)
+	t.Run("Concurrent", s.concurrent)
 }
 
 // Request returns a request with some history of the caller's.
@@ -424,8 +426,36 @@ func (s Suite) media(t *testing.T) {
 func (s Suite) systemMidway(t *testing.T) {
 	sub := s.New(t, Text("one"), Text("two"))
 	resp, _ := generate(t, sub.Provider, Request(User("Hello")))
-	generate(t, sub.Provider, Request(User("Hello"), Assistant(resp), User("Go on"), System("The budget is low.")))
+	generate(t, sub.Provider, Request(User("Hello"), Assistant(resp), User("Go on"), System("The budget is low."), User("now")))
 	sub.holds(t, 1, `"role":"system"`, "The budget is low.")
+}
+
+// concurrent asks one provider from many goroutines, for the race detector to watch.
+func (s Suite) concurrent(t *testing.T) {
+	const n = 16
+	answers := make([]Answer, n)
+	for i := range answers {
+		answers[i] = Text("the ", "same")
+	}
+	sub := s.New(t, answers...)
+	errs := make(chan error, n)
+	for i := range n {
+		go func() {
+			req := Request(User("Go"))
+			req.SessionID = fmt.Sprintf("sesn_%d", i)
+			text := ""
+			resp, err := sub.Provider.Generate(context.Background(), req, func(d model.Delta) { text += d.Text })
+			if err == nil && (len(resp.Content) != 1 || text != "the same") {
+				err = fmt.Errorf("content %s, deltas %q", resp.Content, text)
+			}
+			errs <- err
+		}()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func (s Suite) stops(t *testing.T) {

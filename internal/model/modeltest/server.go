@@ -87,7 +87,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Unlock()
 	var body map[string]any
-	wrong := ""
+	var wrong string
 	switch {
 	case r.Method != http.MethodPost || r.URL.Path != s.speak.path():
 		w.WriteHeader(http.StatusNotFound)
@@ -137,7 +137,7 @@ func (s *Server) play(w http.ResponseWriter, r *http.Request, a Answer) {
 		return
 	case BadGateway:
 		w.Header().Set("Content-Type", "text/html")
-		w.WriteHeader(502)
+		w.WriteHeader(http.StatusBadGateway)
 		_, _ = io.WriteString(w, "<html><body><h1>502 Bad Gateway</h1></body></html>")
 		return
 	case Unauthorized:
@@ -145,7 +145,7 @@ func (s *Server) play(w http.ResponseWriter, r *http.Request, a Answer) {
 		return
 	case Redirect:
 		w.Header().Set("Location", s.URL+s.speak.path())
-		w.WriteHeader(307)
+		w.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	case NoAnswer:
 		reset(w)
@@ -251,6 +251,9 @@ func (anthropic) check(h http.Header, body map[string]any) string {
 		role := str(m["role"])
 		if role == "system" && before != "user" && before != "system" {
 			return fmt.Sprintf("messages.%d: a system message must follow a user turn", i)
+		}
+		if role == "user" && before == "system" {
+			return fmt.Sprintf("messages.%d: a system message must be followed by an assistant turn or stand last", i)
 		}
 		before = role
 	}

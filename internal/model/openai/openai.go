@@ -7,8 +7,8 @@
 // The two APIs differ, and servers differ from the specification. What it decides:
 //
 //   - The system prompt is one system message at the front. A system message in
-//     mid-conversation stays where it is, with role system; servers whose chat template has
-//     no place for it answer with an error of their own.
+//     mid-conversation keeps its role and its place between the assistant's turns; servers
+//     whose chat template has no place for it answer with an error of their own.
 //   - Documents of text, and search results, are written into the text. A PDF goes as a
 //     "file" part where Options.FileParts says the server takes those. Otherwise one sent by
 //     a user is refused, which is not worth trying again, and one in a tool's result is

@@ -152,7 +152,7 @@ func (p *Provider) translate(req *model.Request) (*chat, map[string]bool, error)
 	if system := joinTexts(req.System); system != "" {
 		tr.out = append(tr.out, chatMessage{Role: "system", Content: system})
 	}
-	for i, m := range req.Messages {
+	for i, m := range model.SystemLast(req.Messages) {
 		if err := tr.message(m); err != nil {
 			err.Message = strings.Replace(err.Message, "openai: ", fmt.Sprintf("openai: messages.%d: ", i), 1)
 			return nil, nil, err
@@ -351,9 +351,13 @@ func (t *translator) document(b block) ([]part, *model.Error) {
 	case s.Type == "text":
 		return []part{{Type: "text", Text: documentText(b, s.Data)}}, nil
 	case s.Type == "content":
+		var whole string
 		var blocks []block
-		if json.Unmarshal(s.Content, &blocks) != nil {
-			return []part{{Type: "text", Text: documentText(b, t.texts(s.Content))}}, nil
+		if json.Unmarshal(s.Content, &whole) == nil {
+			return []part{{Type: "text", Text: documentText(b, whole)}}, nil
+		}
+		if err := json.Unmarshal(s.Content, &blocks); err != nil {
+			return nil, t.p.side.Refuse("a document's content is neither text nor a list of blocks")
 		}
 		out := []part{}
 		var texts []string

@@ -70,6 +70,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -272,43 +273,64 @@ func (p *Provider) fault(s *scene) *fault {
 	return nil
 }
 
-// history is what the matching reads of a request.
+// history is what the matching reads of a request. A long session asks again and again with
+// all that was said, so only what is needed is looked at.
 type history struct {
-	first    string // the first user message's text
-	lastUser string // the last user text
-	results  []string
-	system   string
-	turns    int
+	req     *model.Request
+	first   string   // the first user message's text
+	results []string // the tool results since the last assistant turn
+	turns   int      // the assistant's
 }
 
 // read gathers the history of a request. Blocks that cannot be read count as empty.
-func read(req *model.Request) history {
-	h := history{system: strings.Join(req.System, "\n\n")}
+func read(req *model.Request) *history {
+	h := &history{req: req}
 	seen := false
-	for _, m := range req.Messages {
-		if m.Role == "assistant" {
-			h.turns++
-			h.results = nil
-			continue
-		}
-		text, results := contents(m.Content)
+	last := 0
+	for i, m := range req.Messages {
 		switch {
-		case m.Role == "system":
-			h.system += "\n\n" + text
-			continue
-		case !seen:
+		case m.Role == "assistant":
+			h.turns++
+			last = i
+		case m.Role == "user" && !seen:
 			seen = true
-			h.first = text
+			h.first, _ = contents(m.Content)
 		}
-		if text != "" {
-			h.lastUser = text
+	}
+	for _, m := range req.Messages[last:] {
+		if m.Role == "user" {
+			_, results := contents(m.Content)
+			h.results = append(h.results, results...)
 		}
-		h.results = append(h.results, results...)
 	}
 	return h
 }
 
-func (h history) lastResult() string {
+// lastUser is the last text of a user.
+func (h *history) lastUser() string {
+	for i := len(h.req.Messages) - 1; i >= 0; i-- {
+		if m := h.req.Messages[i]; m.Role == "user" {
+			if text, _ := contents(m.Content); text != "" {
+				return text
+			}
+		}
+	}
+	return ""
+}
+
+// system is the system prompt, and the system messages in mid-conversation.
+func (h *history) system() string {
+	texts := slices.Clone(h.req.System)
+	for _, m := range h.req.Messages {
+		if m.Role == "system" {
+			text, _ := contents(m.Content)
+			texts = append(texts, text)
+		}
+	}
+	return strings.Join(texts, "\n\n")
+}
+
+func (h *history) lastResult() string {
 	if len(h.results) == 0 {
 		return ""
 	}
@@ -316,11 +338,11 @@ func (h history) lastResult() string {
 }
 
 // came describes what the request asks for, for a mismatch.
-func (h history) came() string {
+func (h *history) came() string {
 	if len(h.results) > 0 {
 		return "the tool result " + quote(h.lastResult())
 	}
-	return "the user message " + quote(h.lastUser)
+	return "the user message " + quote(h.lastUser())
 }
 
 // contents returns the text of a message's blocks, and the text of each tool result.

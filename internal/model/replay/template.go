@@ -9,7 +9,7 @@ import (
 
 // values are what placeholders stand for.
 type values struct {
-	user    string
+	user    func() string
 	result  string
 	session string
 	turn    int
@@ -91,7 +91,7 @@ func (t *template) fill(v values, escape func(string) string) string {
 		case "":
 			b.WriteString(p.literal)
 		case "user":
-			b.WriteString(escape(v.user))
+			b.WriteString(escape(v.user()))
 		case "tool_result":
 			b.WriteString(escape(v.result))
 		case "turn":
