@@ -1,8 +1,13 @@
 // Package model asks language models. It owns the seam between Croft's loop and whoever
 // generates text: a Request in the shape of the Messages API goes in, a stream of deltas
-// and one Response come out. It may import the language (package croft) alone; each
-// provider lives in a folder of its own (anthropic, openai, replay) and modeltest holds
-// what every provider must pass. The loop (internal/brain) is the caller.
+// and one Response come out. It also knows the public Claude models and what they cost. It
+// may import the language (package croft) alone.
+//
+// Each provider lives in a folder of its own: anthropic and openai speak HTTP, over what
+// transport holds for both; replay plays cassettes and records them. registry makes the
+// providers from the configuration and resolves a model's id; modeltest holds what every
+// provider must pass. The loop (internal/brain) is the caller: it resolves the agent's model
+// with the registry and calls the provider, once per try, since retrying is the loop's.
 package model
 
 import (

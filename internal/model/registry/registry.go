@@ -90,7 +90,8 @@ type Config struct {
 	// the structure of any file of this host as a cassette, so it is for a server whose
 	// clients own the host.
 	ReplayPaths bool
-	// Getenv reads the variables that entries name; nil is os.Getenv.
+	// Getenv reads the variables that entries name; nil is os.Getenv. Space around a key, as
+	// the newline that a file brings along, is left out.
 	Getenv func(string) string
 	// HTTPClient is used by all providers; nil lets each make its own.
 	HTTPClient *http.Client
@@ -125,6 +126,7 @@ func New(c Config) (*Registry, error) {
 	if c.Getenv == nil {
 		c.Getenv = os.Getenv
 	}
+	c.APIKey = strings.TrimSpace(c.APIKey)
 	r := &Registry{
 		byID: map[string]*model.Model{}, missing: map[string]string{}, replay: c.ReplayPaths,
 		cassettes: map[string]*opened{},
@@ -188,7 +190,7 @@ func (r *Registry) entry(e Entry, c Config, at func(field, format string, args .
 	m := &model.Model{ID: e.ID, Context: e.Context, Display: e.ID}
 	key := ""
 	if e.APIKeyEnv != "" {
-		if key = c.Getenv(e.APIKeyEnv); key == "" {
+		if key = strings.TrimSpace(c.Getenv(e.APIKeyEnv)); key == "" {
 			r.missing[e.ID] = e.APIKeyEnv
 		}
 	}
