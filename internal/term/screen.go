@@ -172,6 +172,13 @@ func (s *Screen) FreshLine() {
 	}
 }
 
+// Typed notes that the person at the terminal has ended the line under way.
+func (s *Screen) Typed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bol = true
+}
+
 // Status sets the text of the status line, with the time that it has stood; empty takes it
 // away. While a line is under way it is not shown, and on a screen that is not live never.
 func (s *Screen) Status(text string) {
