@@ -15,8 +15,8 @@ import (
 // hintLen is how many characters of a key are shown to tell it from others.
 const hintLen = 4
 
-// maxName is how long a key's name may be, in characters.
-const maxName = 256
+// MaxName is how long a key's name may be, in characters.
+const MaxName = 256
 
 // Create makes a key and returns its id and the key, which is shown this once. An
 // environment key needs the id of its environment, which the caller has checked; the
@@ -25,8 +25,8 @@ func (s *Store) Create(ctx context.Context, workspace string, kind Kind, name, e
 	if (kind == Environment) != (environmentID != "") {
 		return "", "", croft.Invalid("environment_id", "an environment key names its environment; no other kind does")
 	}
-	if utf8.RuneCountInString(name) > maxName {
-		return "", "", croft.Invalid("name", "accepted are at most %d characters", maxName)
+	if utf8.RuneCountInString(name) > MaxName {
+		return "", "", croft.Invalid("name", "accepted are at most %d characters", MaxName)
 	}
 	if key, err = newKey(kind); err != nil {
 		return "", "", err

@@ -1,0 +1,243 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"croft"
+	"croft/internal/store"
+)
+
+// made answers each creation with a session of its own.
+func made(n *atomic.Int64) func(context.Context) (*croft.Session, error) {
+	return func(context.Context) (*croft.Session, error) {
+		return &croft.Session{ID: fmt.Sprintf("sesn_made_%d", n.Add(1)), Type: "session"}, nil
+	}
+}
+
+func (s *server) create(key, body string) response {
+	s.t.Helper()
+	return s.do("POST", "/v1/sessions", body, "idempotency-key", key)
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		s.rooms.create = made(&n)
+		first := s.create("k1", `{"title":"a"}`)
+		if first.StatusCode != 200 || first.Header.Get("idempotent-replayed") != "" {
+			t.Fatalf("%d %s", first.StatusCode, first.body)
+		}
+		again := s.create("k1", `{"title":"a"}`)
+		if again.StatusCode != 200 || again.body != first.body || again.Header.Get("idempotent-replayed") != "true" || again.Header.Get("request-id") == first.Header.Get("request-id") {
+			t.Errorf("repeated: %d %s", again.StatusCode, again.body)
+		}
+		if got := s.create("k1", `{"title":"b"}`); got.StatusCode != 400 {
+			t.Errorf("with another body: %d %s", got.StatusCode, got.body)
+		}
+		if got := s.do("POST", "/v1/agents", `{"title":"a"}`, "idempotency-key", "k1"); got.StatusCode != 400 || !strings.Contains(got.body, "another request") {
+			t.Errorf("with another path: %d %s", got.StatusCode, got.body)
+		}
+		if got := s.create("k2", `{"title":"a"}`); got.body == first.body {
+			t.Error("another key gave the first answer")
+		}
+		if n.Load() != 2 {
+			t.Errorf("%d sessions were made", n.Load())
+		}
+		// Another process over the same database knows the key too.
+		other := serve(t, s.api.db, nil)
+		other.rooms.create = made(&n)
+		if got := other.create("k1", `{"title":"a"}`); got.body != first.body {
+			t.Errorf("in another process: %s", got.body)
+		}
+		// A key belongs to a workspace.
+		stranger := serve(t, s.api.db, func(o *Options) {
+			p := *principals()[apiKey]
+			p.Workspace = "wrkspc_other"
+			o.Access = fakeAccess{apiKey: &p}
+		})
+		stranger.rooms.create = made(&n)
+		if got := stranger.create("k1", `{"title":"a"}`); got.body == first.body || got.StatusCode != 200 {
+			t.Errorf("in another workspace: %d %s", got.StatusCode, got.body)
+		}
+		// A route that makes nothing takes no notice.
+		if got := s.do("POST", "/v1/sessions/"+sessionID+"/archive", "", "idempotency-key", "k1"); got.StatusCode == 400 {
+			t.Errorf("%s", got.body)
+		}
+	})
+}
+
+func TestIdempotencyKeyAfterRefusal(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		s.rooms.create = func(context.Context) (*croft.Session, error) { return nil, croft.Invalid("agent", "is missing") }
+		if got := s.create("k", `{}`); got.StatusCode != 400 {
+			t.Fatalf("%d %s", got.StatusCode, got.body)
+		}
+		s.rooms.create = made(&n)
+		if got := s.create("k", `{"agent":"a"}`); got.StatusCode != 200 {
+			t.Errorf("nothing was done, the key is free: %d %s", got.StatusCode, got.body)
+		}
+	})
+}
+
+func TestIdempotencyKeyAfterFault(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		for key, fault := range map[string]func(context.Context) (*croft.Session, error){
+			"fails":  func(context.Context) (*croft.Session, error) { return nil, errors.New("the disk burns") },
+			"panics": func(context.Context) (*croft.Session, error) { panic("at the disco") },
+		} {
+			s.rooms.create = fault
+			if got := s.create(key, `{}`); got.StatusCode != 500 || strings.Contains(got.body, "disk") || strings.Contains(got.body, "disco") {
+				t.Errorf("%s: %d %s", key, got.StatusCode, got.body)
+			}
+			var n atomic.Int64
+			s.rooms.create = made(&n)
+			got := s.create(key, `{}`)
+			if got.StatusCode != 409 || got.Header.Get("x-should-retry") != "false" || !strings.Contains(got.body, "may have taken effect") {
+				t.Errorf("%s, repeated: %d %s", key, got.StatusCode, got.body)
+			}
+			if n.Load() != 0 {
+				t.Errorf("%s: it was done again", key)
+			}
+		}
+	})
+}
+
+// A server that was killed leaves its keys behind as they were.
+func TestIdempotencyKeyOfADeadProcess(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		s.rooms.create = made(&n)
+		s.create("k", `{}`)
+		err := s.api.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE idempotency SET status = $1, answer = ''`, statusBusy)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.create("k", `{}`); got.StatusCode != 409 || got.Header.Get("x-should-retry") != "true" || got.Header.Get("retry-after") != "1" {
+			t.Errorf("soon: %d %s", got.StatusCode, got.body)
+		}
+		s.age(s.api.timeout)
+		if got := s.create("k", `{}`); got.StatusCode != 409 || got.Header.Get("x-should-retry") != "false" || !strings.Contains(got.body, "may have taken effect") {
+			t.Errorf("later: %d %s", got.StatusCode, got.body)
+		}
+		if n.Load() != 1 {
+			t.Error("it was done again")
+		}
+	})
+}
+
+// age makes every key older.
+func (s *server) age(by time.Duration) {
+	s.t.Helper()
+	err := s.api.db.Write(s.t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE idempotency SET created_at = created_at - $1`, by.Microseconds())
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *server) keys() (n int) {
+	s.t.Helper()
+	err := s.api.db.Read(s.t.Context(), func(tx *store.Tx) error { return tx.QueryRow(`SELECT COUNT(*) FROM idempotency`).Scan(&n) })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+func TestIdempotencyKeyEnds(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		s.rooms.create = made(&n)
+		for i := range 5 {
+			s.create(fmt.Sprint("old", i), `{}`)
+		}
+		s.age(keyLife + time.Minute)
+		if got := s.create("old0", `{"another":"body"}`); got.StatusCode != 200 || got.Header.Get("idempotent-replayed") != "" {
+			t.Errorf("a key past its life: %d %s", got.StatusCode, got.body)
+		}
+		if n.Load() != 6 || s.keys() != 1 {
+			t.Errorf("%d sessions, %d keys left", n.Load(), s.keys())
+		}
+	})
+}
+
+func TestIdempotencyKeyAtTheSameTime(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		release := make(chan struct{})
+		s.rooms.create = func(ctx context.Context) (*croft.Session, error) {
+			<-release
+			return made(&n)(ctx)
+		}
+		other := serve(t, s.api.db, nil)
+		other.rooms.create = made(&n)
+		answers := make(chan response, 8)
+		var wg sync.WaitGroup
+		for range cap(answers) {
+			wg.Go(func() { answers <- s.create("k", `{}`) })
+		}
+		eventually(t, "one has begun", func() bool { s.rooms.mu.Lock(); defer s.rooms.mu.Unlock(); return s.rooms.creates == 1 })
+		if got := other.create("k", `{}`); got.StatusCode != 409 || got.Header.Get("x-should-retry") != "true" {
+			t.Errorf("in another process: %d %s", got.StatusCode, got.body)
+		}
+		close(release)
+		wg.Wait()
+		close(answers)
+		for got := range answers {
+			if got.StatusCode != 200 || !strings.Contains(got.body, "sesn_made_1") {
+				t.Errorf("%d %s", got.StatusCode, got.body)
+			}
+		}
+		if n.Load() != 1 {
+			t.Errorf("%d sessions were made", n.Load())
+		}
+	})
+}
+
+// The answer to a client that left is kept for when it comes back.
+func TestIdempotencyKeyOfAClientThatLeft(t *testing.T) {
+	withDB(t, func(t *testing.T, s *server) {
+		var n atomic.Int64
+		began, release := make(chan struct{}), make(chan struct{})
+		s.rooms.create = func(ctx context.Context) (*croft.Session, error) {
+			close(began)
+			<-release
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return made(&n)(ctx)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/sessions", strings.NewReader(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"X-Api-Key": {apiKey}, "Anthropic-Beta": {managed}, "Idempotency-Key": {"k"}}
+		go func() {
+			<-began
+			cancel()
+		}()
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			t.Fatal("the request was answered")
+		}
+		close(release)
+		if got := s.create("k", `{}`); got.StatusCode != 200 || got.Header.Get("idempotent-replayed") != "true" || n.Load() != 1 {
+			t.Errorf("%d %s; %d sessions were made", got.StatusCode, got.body, n.Load())
+		}
+	})
+}
