@@ -58,7 +58,9 @@ type Driver interface {
 // Sandbox is one live sandbox.
 type Sandbox interface {
 	ID() string
-	// Start runs a program inside. The caller must Wait for it.
+	// Start runs a program inside. ctx bounds the start, not the program. The caller must
+	// Wait for it. The error is fs.ErrNotExist when there is no such program or folder, and
+	// ErrGone when there is no such sandbox any more.
 	Start(ctx context.Context, cmd Command) (Process, error)
 	// Destroy ends every process inside and releases all but the workspace. It may be
 	// called twice and while processes run.
@@ -71,7 +73,9 @@ type Command struct {
 	Args []string
 	Dir  string // empty: /workspace
 	Env  []string
-	// Stdin, Stdout and Stderr may be nil.
+	// Stdin, Stdout and Stderr may be nil. A Read of Stdin that is under way when the
+	// program ends is not waited for, and what it brings is dropped. A local driver may hand
+	// an *os.File to the program as it is.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 }
@@ -83,9 +87,12 @@ const HandProgram = "croft-hand"
 // Process is a program that runs inside a sandbox.
 type Process interface {
 	// Wait returns the exit code once the program has ended and its output is copied;
-	// 128+n when signal n ended it. The error is of the sandbox, never of the program.
+	// 128+n when signal n ended it. It does not wait for what the program left running. The
+	// error is of the sandbox, never of the program: ErrGone when the sandbox ended first.
+	// It may be called again.
 	Wait() (int, error)
-	// Kill ends the program and everything it started.
+	// Kill ends the program and everything it started, and returns when they are dead. It
+	// may be called again, and after the program has ended.
 	Kill() error
 }
 
