@@ -104,13 +104,13 @@ func apply(c runner, b begin, m migration) error {
 	}
 	for _, q := range statements(m.text) {
 		if _, err := c.exec(q, nil); err != nil {
-			_, undo := c.exec(b.rollback, nil)
-			return errors.Join(fmt.Errorf("%.60q: %w", q, err), undo)
+			c.exec(b.rollback, nil) //nolint:errcheck // the failure may have ended the transaction, and the connection is given up
+			return fmt.Errorf("%.60q: %w", q, err)
 		}
 	}
 	if _, err := c.exec(`INSERT INTO migrations (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)`, []any{m.version, m.name, m.sum(), int64(croft.Now())}); err != nil {
-		_, undo := c.exec(b.rollback, nil)
-		return errors.Join(err, undo)
+		c.exec(b.rollback, nil) //nolint:errcheck // as above
+		return err
 	}
 	_, err := c.exec(b.commit, nil)
 	return err

@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +24,11 @@ const (
 	migrateLock = 0x63726f66
 	// heartbeatEvery is how often a process renews its row and looks at its lock.
 	heartbeatEvery = 2 * time.Second
-	tries          = 10
+	// tries is how often a transaction that PostgreSQL chose to break a deadlock is tried.
+	tries = 10
+	// connsMost bounds the connections of the pool, unless the URL's pool_max_conns does. One
+	// more holds the lock.
+	connsMost = 24
 )
 
 // postgresDB is a PostgreSQL database.
@@ -35,17 +41,17 @@ type postgresDB struct {
 	once sync.Once
 }
 
-func openPostgres(ctx context.Context, url string, db *DB, log *slog.Logger) (*postgresDB, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+func openPostgres(ctx context.Context, text string, db *DB, log *slog.Logger) (*postgresDB, error) {
+	cfg, err := pgxpool.ParseConfig(text)
 	if err != nil {
 		return nil, errors.New("the URL cannot be read; accepted is postgres://user:password@host:port/database?options")
 	}
-	if cfg.MaxConns < 16 {
-		cfg.MaxConns = 16
+	if u, err := url.Parse(text); err != nil || !u.Query().Has("pool_max_conns") {
+		cfg.MaxConns = connsMost
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return nil, errors.New(hide(err))
+		return nil, unreachable(err)
 	}
 	p := &postgresDB{pool: pool, db: db, log: log}
 	if err := p.migrate(ctx); err != nil {
@@ -59,19 +65,20 @@ func openPostgres(ctx context.Context, url string, db *DB, log *slog.Logger) (*p
 	return p, nil
 }
 
-// hide returns an error's text without a password: pgx quotes the settings that it used.
-func hide(err error) string {
+// unreachable says that the server could not be reached. What pgx says beyond the cause
+// names settings, which is the caller's to choose.
+func unreachable(err error) error {
 	var c *pgconn.ConnectError
 	if errors.As(err, &c) {
-		return fmt.Sprintf("it cannot be reached: %v", errors.Unwrap(c))
+		err = c.Unwrap()
 	}
-	return err.Error()
+	return fmt.Errorf("it cannot be reached: %w", err)
 }
 
 func (p *postgresDB) migrate(ctx context.Context) error {
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
-		return errors.New(hide(err))
+		return unreachable(err)
 	}
 	defer conn.Release()
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, migrateLock); err != nil {
@@ -96,14 +103,16 @@ func lockKey(incarnation string) int64 {
 func (p *postgresDB) register(ctx context.Context, cfg *pgx.ConnConfig) error {
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return errors.New(hide(err))
+		return unreachable(err)
 	}
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lockKey(p.db.incarnation)); err != nil {
+		hangUp(conn)
 		return fmt.Errorf("taking the incarnation's lock: %w", err)
 	}
 	now := int64(croft.Now())
 	if _, err := conn.Exec(ctx, `INSERT INTO replicas (id, started_at, heartbeat_at) VALUES ($1, $2, $2)`, p.db.incarnation, now); err != nil {
-		return fmt.Errorf("registering this process: %w", err)
+		hangUp(conn)
+		return full(fmt.Errorf("registering this process: %w", err))
 	}
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.done.Add(1)
@@ -114,33 +123,52 @@ func (p *postgresDB) register(ctx context.Context, cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// hold renews the row over the connection that holds the lock. When that fails the lock
-// may be gone, and with it the right to act as this incarnation.
+// hangUp closes a connection, and the lock that it holds goes with it.
+func hangUp(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	conn.Close(ctx) //nolint:errcheck // nothing more is wanted of it
+}
+
+// hold renews the row over the connection that holds the lock, and listens to it in
+// between, so that its end is known at once. With it the lock may be gone, and with the
+// lock the right to act as this incarnation.
 func (p *postgresDB) hold(ctx context.Context, conn *pgx.Conn) {
-	tick := time.NewTicker(heartbeatEvery)
-	defer tick.Stop()
+	defer hangUp(conn)
 	for {
-		select {
-		case <-ctx.Done():
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if _, err := conn.Exec(end, `DELETE FROM replicas WHERE id = $1`, p.db.incarnation); err != nil {
-				p.log.Debug("taking this process off the list", "err", err)
-			}
-			if err := conn.Close(end); err != nil {
-				p.log.Debug("closing the lock's connection", "err", err)
-			}
+		err := p.beat(ctx, conn)
+		if ctx.Err() != nil {
+			p.deregister(conn)
 			return
-		case <-tick.C:
-			beat, cancel := context.WithTimeout(ctx, 3*heartbeatEvery)
-			_, err := conn.Exec(beat, `UPDATE replicas SET heartbeat_at = $1 WHERE id = $2`, int64(croft.Now()), p.db.incarnation)
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				p.log.Error("the connection that holds this process's lock broke", "err", err)
-				close(p.db.lost)
-				return
-			}
 		}
+		if err != nil {
+			p.log.Error("the connection that holds this process's lock broke", "err", err)
+			close(p.db.lost)
+			return
+		}
+	}
+}
+
+// beat listens for the time of a heartbeat, then renews the row.
+func (p *postgresDB) beat(ctx context.Context, conn *pgx.Conn) error {
+	quiet, cancel := context.WithTimeout(ctx, heartbeatEvery)
+	defer cancel()
+	// Nothing is sent to this connection but the news of its end.
+	if _, err := conn.WaitForNotification(quiet); err != nil && quiet.Err() == nil {
+		return err
+	}
+	answer, cancel := context.WithTimeout(ctx, 3*heartbeatEvery)
+	defer cancel()
+	_, err := conn.Exec(answer, `UPDATE replicas SET heartbeat_at = $1 WHERE id = $2`, int64(croft.Now()), p.db.incarnation)
+	return err
+}
+
+// deregister takes this process off the list.
+func (p *postgresDB) deregister(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if _, err := conn.Exec(ctx, `DELETE FROM replicas WHERE id = $1`, p.db.incarnation); err != nil {
+		p.log.Debug("taking this process off the list", "err", err)
 	}
 }
 
@@ -153,51 +181,57 @@ func (p *postgresDB) close() error {
 	return nil
 }
 
-// deadOwners tries each incarnation's lock: the dead hold none.
-func (p *postgresDB) deadOwners(ctx context.Context, owners []string) ([]string, error) {
-	var dead []string
-	err := p.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		for _, o := range owners {
-			if o == p.db.incarnation {
-				continue
-			}
-			var free bool
-			if err := c.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lockKey(o)).Scan(&free); err != nil {
-				return err
-			}
-			if !free {
-				continue
-			}
-			dead = append(dead, o)
-			if _, err := c.Exec(ctx, `SELECT pg_advisory_unlock($1)`, lockKey(o)); err != nil {
-				return err
-			}
-			if _, err := c.Exec(ctx, `DELETE FROM replicas WHERE id = $1`, o); err != nil {
-				return err
-			}
+// deadOwners tries each incarnation's lock: the dead hold none. A lock that was taken goes
+// with the statement.
+func (p *postgresDB) deadOwners(ctx context.Context, self string, owners []string) ([]string, error) {
+	ids := make(map[int64]string, len(owners))
+	var keys []int64
+	for _, o := range owners {
+		if o != self {
+			key := lockKey(o)
+			ids[key], keys = o, append(keys, key)
 		}
-		return nil
-	})
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	var dead []string
+	rows, _ := p.pool.Query(ctx, `SELECT key FROM unnest($1::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)`, keys)
+	free, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return nil, fmt.Errorf("asking which processes are gone: %w", err)
 	}
+	for _, key := range free {
+		dead = append(dead, ids[key])
+	}
+	if len(dead) > 0 {
+		if _, err := p.pool.Exec(ctx, `DELETE FROM replicas WHERE id = ANY($1)`, dead); err != nil {
+			return nil, fmt.Errorf("taking dead processes off the list: %w", err)
+		}
+	}
 	return dead, nil
 }
+
+var errLost = errors.New("store: this process lost its lock on the database and may not write")
 
 func (p *postgresDB) write(ctx context.Context, fn func(*Tx) error) error {
 	for try := 1; ; try++ {
 		select {
 		case <-p.db.lost:
-			return errors.New("store: this process lost its lock on the database and may not write")
+			return errLost
 		default:
 		}
 		err := p.writeOnce(ctx, fn)
 		var e *pgconn.PgError
 		if err == nil || try == tries || !errors.As(err, &e) || (e.Code != "40001" && e.Code != "40P01") {
-			return err
+			return full(err)
 		}
 		// Two transactions waited for each other, and this one was chosen to try again.
-		time.Sleep(rand.N(time.Duration(try) * 5 * time.Millisecond))
+		select {
+		case <-time.After(rand.N(time.Duration(try) * 5 * time.Millisecond)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -284,11 +318,17 @@ type pgRows struct{ pgx.Rows }
 
 func (r pgRows) closeRows() { r.Rows.Close() }
 
-// IsUnique tells whether err is a violated unique constraint.
-func IsUnique(err error) bool {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e.Code == "23505"
+// plain turns the program's own types into those that the driver knows best. It leaves the
+// caller's slice alone: a function may run again with it, or share it.
+func plain(args []any) []any {
+	out := args
+	for i, a := range args {
+		if t, ok := a.(croft.Time); ok {
+			if &out[0] == &args[0] {
+				out = slices.Clone(args)
+			}
+			out[i] = int64(t)
+		}
 	}
-	return isUniqueSQLite(err)
+	return out
 }

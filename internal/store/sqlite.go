@@ -6,15 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"croft"
 )
@@ -28,23 +28,23 @@ const (
 
 // sqliteDB is a SQLite database with its one writer.
 type sqliteDB struct {
-	path    string
 	lock    *os.File
 	writer  *sql.DB
-	readers chan *sqliteConn
 	pool    *sql.DB
+	readers chan *sqliteConn // nil for one that is not open yet
 	jobs    chan *job
 	log     *slog.Logger
-	done    chan struct{}
-
-	mu     sync.RWMutex // held for reading while a job is being queued
-	closed bool
+	closing chan struct{} // closed when the closing begins
+	written chan struct{} // closed when the writer has ended
+	closed  chan struct{} // closed when the database is
+	mu      sync.RWMutex  // held for reading while a job is being queued
 }
 
 // job is one Write.
 type job struct {
 	ctx    context.Context
 	fn     func(*Tx) error
+	taken  atomic.Bool // by the writer, or by its caller who gave up
 	tx     *Tx
 	err    error
 	panics any
@@ -57,69 +57,120 @@ type job struct {
 const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-32768)" +
 	"&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=foreign_keys(0)"
 
-func openSQLite(ctx context.Context, path string, log *slog.Logger) (*sqliteDB, error) {
+// lockWait is how long a new process waits for the lock of one that is just dying.
+const lockWait = 2 * time.Second
+
+func openSQLite(ctx context.Context, path string, log *slog.Logger) (_ *sqliteDB, err error) {
 	if path == "" {
 		return nil, errors.New("the path is missing: sqlite:PATH")
 	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(path + ".lock")
-	if err != nil {
-		return nil, err
-	}
-	s := &sqliteDB{path: path, lock: lock, log: log, jobs: make(chan *job, queueMost), done: make(chan struct{}), readers: make(chan *sqliteConn, 64)}
-	fail := func(err error) (*sqliteDB, error) {
-		if s.writer != nil {
-			s.writer.Close()
-		}
-		lock.Close()
 		return nil, full(err)
 	}
-	if s.writer, err = sql.Open("sqlite", "file:"+path+pragmas); err != nil {
-		return fail(err)
+	// Two names of one file must find the same lock.
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
 	}
-	s.writer.SetMaxOpenConns(1)
-	conn, err := s.writer.Conn(ctx)
+	s := &sqliteDB{
+		log: log, jobs: make(chan *job, queueMost), readers: make(chan *sqliteConn, max(4, 2*runtime.GOMAXPROCS(0))),
+		closing: make(chan struct{}), written: make(chan struct{}), closed: make(chan struct{}),
+	}
+	if s.lock, err = lockFile(path + ".lock"); err != nil {
+		return nil, full(err)
+	}
+	defer func() {
+		if err != nil {
+			err = full(err)
+			if s.writer != nil {
+				s.writer.Close()
+			}
+			s.lock.Close()
+		}
+	}()
+	// SQLite would make the file readable for everyone; its log takes over the file's mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
-	c := &sqliteConn{conn: conn, stmts: map[string]*sql.Stmt{}}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	name := fileURI(path) + pragmas
+	if s.writer, err = sql.Open("sqlite", name); err != nil {
+		return nil, err
+	}
+	c, err := openConn(ctx, s.writer)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.close(log)
+		}
+	}()
+	if err := c.watch(); err != nil {
+		return nil, err
+	}
 	if err := migrate(c, begin{begin: "BEGIN IMMEDIATE", commit: "COMMIT", rollback: "ROLLBACK"}); err != nil {
-		return fail(err)
+		return nil, err
 	}
-	if s.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)"); err != nil {
-		return fail(err)
+	if s.pool, err = sql.Open("sqlite", name+"&_pragma=query_only(1)"); err != nil {
+		return nil, err
 	}
-	n := max(4, 2*runtime.GOMAXPROCS(0))
-	s.pool.SetMaxOpenConns(n)
-	s.pool.SetMaxIdleConns(n)
-	for range n {
+	for range cap(s.readers) {
 		s.readers <- nil // opened at first use
 	}
 	go s.writeAll(c)
 	return s, nil
 }
 
+// fileURI names a file for SQLite whatever characters its path has.
+func fileURI(path string) string {
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath()
+}
+
 func (s *sqliteDB) close() error {
 	s.mu.Lock()
-	if s.closed {
+	if s.isClosing() {
 		s.mu.Unlock()
+		<-s.closed
 		return nil
 	}
-	s.closed = true
+	close(s.closing)
 	close(s.jobs)
 	s.mu.Unlock()
-	<-s.done
-	err := errors.Join(s.writer.Close(), s.pool.Close())
-	s.lock.Close()
-	return err
+	<-s.written
+	// The readers under way bring their connections back.
+	for range cap(s.readers) {
+		if c := <-s.readers; c != nil {
+			c.close(s.log)
+		}
+	}
+	defer close(s.closed)
+	// The last connection to close folds the log back into the file: that is the writer's.
+	return errors.Join(s.pool.Close(), s.writer.Close(), s.lock.Close())
+}
+
+func (s *sqliteDB) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *sqliteDB) write(ctx context.Context, fn func(*Tx) error) error {
 	j := &job{ctx: ctx, fn: fn, done: make(chan struct{})}
 	s.mu.RLock()
-	if s.closed {
+	if s.isClosing() {
 		s.mu.RUnlock()
 		return errClosed
 	}
@@ -130,7 +181,14 @@ func (s *sqliteDB) write(ctx context.Context, fn func(*Tx) error) error {
 		return ctx.Err()
 	}
 	s.mu.RUnlock()
-	<-j.done
+	select {
+	case <-j.done:
+	case <-ctx.Done():
+		if j.taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-j.done
+	}
 	if j.panics != nil {
 		panic(j.panics)
 	}
@@ -139,258 +197,218 @@ func (s *sqliteDB) write(ctx context.Context, fn func(*Tx) error) error {
 
 // writeAll is the writer: it takes what waits into one transaction, commits, and answers.
 func (s *sqliteDB) writeAll(c *sqliteConn) {
-	defer close(s.done)
-	for first := range s.jobs {
-		group := make([]*job, 0, 16)
-		ok := s.begin(c, first) && s.attempt(c, first, false)
+	defer close(s.written)
+	defer c.close(s.log)
+	// Those whose transaction was taken down by another's failure run again before others.
+	var again []*job
+	for {
+		first, ok := s.next(&again, true)
 		if !ok {
-			close(first.done)
-			continue
-		}
-		group = append(group, first)
-	fill:
-		for len(group) < groupMost {
-			select {
-			case j, open := <-s.jobs:
-				if !open {
-					break fill
-				}
-				if s.attempt(c, j, true) {
-					group = append(group, j)
-				} else {
-					close(j.done)
-				}
-			default:
-				break fill
-			}
-		}
-		_, err := c.exec("COMMIT", nil)
-		if err != nil {
-			c.rollback(s.log)
-			err = full(fmt.Errorf("committing: %w", err))
-		}
-		for _, j := range group {
-			if j.err = err; err == nil {
-				for _, fn := range j.tx.after {
-					fn()
-				}
-			}
-			close(j.done)
-		}
-	}
-}
-
-// begin opens the group's transaction; a failure is its first job's.
-func (s *sqliteDB) begin(c *sqliteConn, j *job) bool {
-	if _, err := c.exec("BEGIN IMMEDIATE", nil); err != nil {
-		j.err = full(fmt.Errorf("beginning a transaction: %w", err))
-		return false
-	}
-	return true
-}
-
-// attempt runs one job. A later one has a savepoint of its own; the first has the whole
-// transaction, which its failure ends.
-func (s *sqliteDB) attempt(c *sqliteConn, j *job, later bool) (ok bool) {
-	undo := func() {
-		if !later {
-			c.rollback(s.log)
 			return
 		}
-		for _, q := range []string{"ROLLBACK TO job", "RELEASE job"} {
-			if _, err := c.exec(q, nil); err != nil {
-				s.log.Error("undoing a write failed", "err", err)
+		undone := s.group(c, first, &again)
+		again = append(undone, again...)
+		c.trim()
+	}
+}
+
+// next returns a job that nobody has taken yet: one that runs again, else a queued one.
+// When none is there it waits, or returns false; it returns false too when the queue ended.
+func (s *sqliteDB) next(again *[]*job, wait bool) (*job, bool) {
+	if a := *again; len(a) > 0 {
+		*again = a[1:]
+		return a[0], true
+	}
+	for {
+		var j *job
+		var ok bool
+		if wait {
+			j, ok = <-s.jobs
+		} else {
+			select {
+			case j, ok = <-s.jobs:
+			default:
 			}
 		}
-	}
-	if err := j.ctx.Err(); err != nil {
-		// Nobody waits for it any more.
-		j.err = err
-		if !later {
-			c.rollback(s.log)
+		if !ok {
+			return nil, false
 		}
-		return false
+		if j.taken.CompareAndSwap(false, true) {
+			return j, true
+		}
 	}
+}
+
+// group runs first, and what else waits, in one transaction, and answers them. It returns
+// those that must run again, because SQLite gave the whole transaction up over another's
+// statement: it does when the disk is full, for one.
+func (s *sqliteDB) group(c *sqliteConn, first *job, again *[]*job) []*job {
+	c.rolledBack, c.cause = false, nil
+	if _, err := c.run("BEGIN IMMEDIATE", nil); err != nil {
+		first.end(full(fmt.Errorf("beginning a transaction: %w", err)))
+		return nil
+	}
+	if !s.attempt(c, first, false) {
+		return nil
+	}
+	group := append(make([]*job, 0, 16), first)
+	for len(group) < groupMost {
+		j, ok := s.next(again, false)
+		if !ok {
+			break
+		}
+		if s.attempt(c, j, true) {
+			group = append(group, j)
+		} else if c.rolledBack {
+			return group
+		}
+	}
+	if _, err := c.run("COMMIT", nil); err != nil {
+		c.rollback(s.log)
+		err = full(fmt.Errorf("committing: %w", err))
+		for _, j := range group {
+			j.end(err)
+		}
+		return nil
+	}
+	for _, j := range group {
+		j.committed(s.log)
+	}
+	return nil
+}
+
+// end answers a job.
+func (j *job) end(err error) {
+	j.err = err
+	close(j.done)
+}
+
+// committed runs what was to be run on the commit and answers the job.
+func (j *job) committed(log *slog.Logger) {
+	defer func() {
+		if j.panics = recover(); j.panics != nil {
+			log.Error("a function of OnCommit panicked", "panic", j.panics, "stack", string(debug.Stack()))
+		}
+		j.end(nil)
+	}()
+	for _, fn := range j.tx.after {
+		fn()
+	}
+}
+
+// attempt runs one job, and answers it when it fails. A later one has a savepoint of its
+// own; the first has the whole transaction, which its failure ends.
+func (s *sqliteDB) attempt(c *sqliteConn, j *job, later bool) bool {
+	err := j.ctx.Err() // when it has ended, nobody waits for the write any more
+	if err == nil {
+		err = s.run(c, j, later)
+	}
+	if err == nil && j.panics == nil {
+		return true
+	}
+	if !later && !c.rolledBack {
+		c.rollback(s.log)
+	}
+	j.end(full(err))
+	return false
+}
+
+// run runs one job's function, in a savepoint when it is a later one's.
+func (s *sqliteDB) run(c *sqliteConn, j *job, later bool) error {
 	if later {
-		if _, err := c.exec("SAVEPOINT job", nil); err != nil {
-			j.err = full(err)
-			return false
+		if _, err := c.run("SAVEPOINT job", nil); err != nil {
+			return err
 		}
 	}
 	j.tx = &Tx{Now: croft.Now(), ctx: j.ctx, run: c}
+	err := j.call(s.log)
+	c.closeRows()
+	if c.rolledBack {
+		// Whatever the function made of the statement's failure, nothing is left of its work.
+		if c.cause == nil {
+			c.cause = errRolledBack
+		}
+		if !errors.Is(err, c.cause) {
+			err = errors.Join(err, c.cause)
+		}
+		return err
+	}
+	if !later {
+		return err
+	}
+	if err != nil || j.panics != nil {
+		if _, undo := c.run("ROLLBACK TO job", nil); undo != nil {
+			s.log.Error("undoing a write failed", "err", undo)
+			c.rollback(s.log)
+			return errors.Join(err, undo)
+		}
+	}
+	if _, release := c.run("RELEASE job", nil); release != nil {
+		c.rollback(s.log)
+		return errors.Join(err, release)
+	}
+	return err
+}
+
+// call calls the job's function and catches its panic, which is its caller's.
+func (j *job) call(log *slog.Logger) error {
+	returned := false
 	defer func() {
-		if p := recover(); p != nil {
-			undo()
-			j.panics, ok = p, false
+		if j.panics = recover(); j.panics != nil {
+			log.Error("a write panicked", "panic", j.panics, "stack", string(debug.Stack()))
+		} else if !returned {
+			panic("store: a function given to Write ended the writer's goroutine (runtime.Goexit, testing's FailNow)")
 		}
 	}()
-	if err := j.fn(j.tx); err != nil {
-		undo()
-		j.err = full(err)
-		return false
-	}
-	if later {
-		if _, err := c.exec("RELEASE job", nil); err != nil {
-			undo()
-			j.err = full(err)
-			return false
-		}
-	}
-	return true
+	err := j.fn(j.tx)
+	returned = true
+	return err
 }
 
 func (s *sqliteDB) read(ctx context.Context, fn func(*Tx) error) error {
 	var c *sqliteConn
 	select {
 	case c = <-s.readers:
+	case <-s.closing:
+		return errClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { s.readers <- c }()
+	if s.isClosing() {
+		return errClosed
+	}
 	if c == nil {
-		conn, err := s.pool.Conn(ctx)
-		if err != nil {
+		var err error
+		if c, err = openConn(ctx, s.pool); err != nil {
 			return fmt.Errorf("opening a reading connection: %w", err)
 		}
-		c = &sqliteConn{conn: conn, stmts: map[string]*sql.Stmt{}}
 	}
-	if _, err := c.exec("BEGIN", nil); err != nil {
+	if _, err := c.run("BEGIN", nil); err != nil {
+		c.close(s.log)
+		c = nil
 		return fmt.Errorf("beginning to read: %w", err)
 	}
-	defer c.rollback(s.log)
+	defer func() {
+		c.closeRows()
+		if _, err := c.run("ROLLBACK", nil); err != nil {
+			s.log.Error("ending a read failed", "err", err)
+			c.close(s.log)
+			c = nil
+			return
+		}
+		c.trim()
+	}()
 	return fn(&Tx{Now: croft.Now(), ctx: ctx, run: c})
 }
 
 // deadOwners: the file's lock is ours, so that nobody else lives.
-func (s *sqliteDB) deadOwners(_ context.Context, owners []string) ([]string, error) {
-	return owners, nil
-}
-
-// sqliteConn is a connection with its prepared statements.
-type sqliteConn struct {
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-}
-
-// stmtsMost bounds the prepared statements of a connection: queries with lists have many
-// texts.
-const stmtsMost = 512
-
-func (c *sqliteConn) stmt(query string) (*sql.Stmt, error) {
-	if s := c.stmts[query]; s != nil {
-		return s, nil
-	}
-	if len(c.stmts) >= stmtsMost {
-		for q, s := range c.stmts {
-			s.Close()
-			delete(c.stmts, q)
-			break
+func (s *sqliteDB) deadOwners(_ context.Context, self string, owners []string) ([]string, error) {
+	var dead []string
+	for _, o := range owners {
+		if o != self {
+			dead = append(dead, o)
 		}
 	}
-	s, err := c.conn.PrepareContext(context.Background(), query)
-	if err == nil {
-		c.stmts[query] = s
-	}
-	return s, err
+	return dead, nil
 }
-
-func (c *sqliteConn) exec(query string, args []any) (int64, error) {
-	s, err := c.stmt(query)
-	if err != nil {
-		return 0, err
-	}
-	// A context that can end would cost a goroutine a statement; what has begun runs to its end.
-	r, err := s.ExecContext(context.Background(), plain(args)...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-func (c *sqliteConn) queryRow(query string, args []any) Row {
-	r, err := c.query(query, args)
-	return &sqliteRow{r: r, err: err}
-}
-
-func (c *sqliteConn) query(query string, args []any) (rows, error) {
-	s, err := c.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	//nolint:rowserrcheck,sqlclosecheck // the caller reads, checks and closes them
-	r, err := s.QueryContext(context.Background(), plain(args)...)
-	if err != nil {
-		return nil, err
-	}
-	return sqliteRows{r}, nil
-}
-
-func (c *sqliteConn) rollback(log *slog.Logger) {
-	if _, err := c.exec("ROLLBACK", nil); err != nil {
-		log.Debug("rolling back", "err", err) // a failed statement may have ended the transaction by itself
-	}
-}
-
-// plain turns the program's own types into those that the driver knows.
-func plain(args []any) []any {
-	for i, a := range args {
-		if t, ok := a.(croft.Time); ok {
-			args[i] = int64(t)
-		}
-	}
-	return args
-}
-
-type sqliteRows struct{ *sql.Rows }
-
-func (r sqliteRows) closeRows() { r.Rows.Close() }
-
-type sqliteRow struct {
-	r   rows
-	err error
-}
-
-func (r *sqliteRow) Scan(dest ...any) error {
-	if r.err != nil {
-		return r.err
-	}
-	defer r.r.closeRows()
-	if !r.r.Next() {
-		if err := r.r.Err(); err != nil {
-			return err
-		}
-		return ErrNoRows
-	}
-	return r.r.Scan(dest...)
-}
-
-// full wraps err in a *FullError when want of room caused it.
-func full(err error) error {
-	var already *FullError
-	if err == nil || errors.As(err, &already) {
-		return err
-	}
-	var e *sqlite.Error
-	if errors.As(err, &e) {
-		switch {
-		case e.Code()&0xff == sqlite3.SQLITE_FULL:
-			return &FullError{Cause: err}
-		case e.Code() == sqlite3.SQLITE_IOERR_WRITE, e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE, e.Code() == sqlite3.SQLITE_IOERR_FSYNC:
-			// A file that may not grow reports an error of writing.
-			return &FullError{Cause: err}
-		}
-	}
-	if errors.Is(err, syscall.ENOSPC) {
-		return &FullError{Cause: err}
-	}
-	return err
-}
-
-// isUniqueSQLite tells a violated unique constraint.
-func isUniqueSQLite(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
-}
-
-// lockWait is how long a new process waits for the lock of one that is just dying.
-const lockWait = 2 * time.Second

@@ -16,10 +16,8 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 
 	"croft"
@@ -36,7 +34,7 @@ type Options struct {
 type backend interface {
 	write(ctx context.Context, fn func(*Tx) error) error
 	read(ctx context.Context, fn func(*Tx) error) error
-	deadOwners(ctx context.Context, owners []string) ([]string, error)
+	deadOwners(ctx context.Context, self string, owners []string) ([]string, error)
 	close() error
 }
 
@@ -73,7 +71,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-// Close waits for the writes under way and closes the database.
+// Close waits for the reads and writes under way and closes the database. Later ones fail.
 func (db *DB) Close() error { return db.close() }
 
 // Kind is sqlite or postgres.
@@ -86,18 +84,23 @@ func (db *DB) Incarnation() string { return db.incarnation }
 // connection that holds its advisory lock broke. On SQLite it never is.
 func (db *DB) Lost() <-chan struct{} { return db.lost }
 
-// DeadOwners returns those of the given incarnations that are surely gone.
+// DeadOwners returns those of the given incarnations that are surely gone. This process is
+// never one of them.
 func (db *DB) DeadOwners(ctx context.Context, owners []string) ([]string, error) {
-	return db.deadOwners(ctx, owners)
+	return db.deadOwners(ctx, db.incarnation, owners)
 }
 
 // Write runs fn in a transaction and returns once its commit is durable. When fn fails, or
 // panics, nothing of it is kept and Write returns its error, or panics. fn may run more
-// than once: it must change nothing but the database and variables that it sets anew. While
-// the write waits for its turn, the end of ctx takes it back; once begun, it runs to its end.
+// than once: it must change nothing but the database and variables that it sets anew, and it
+// must not call Write or Read, which would wait for itself. While the write waits for its
+// turn, the end of ctx takes it back; once begun, it runs to its end. A *FullError says that
+// nothing was kept for want of room. After an error of a broken connection to PostgreSQL
+// the transaction may have been committed.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error { return db.write(ctx, fn) }
 
-// Read runs fn in a read-only transaction: it sees one state of the database.
+// Read runs fn in a read-only transaction: from its first query on it sees one state of the
+// database. Statements that write fail.
 func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error { return db.read(ctx, fn) }
 
 // Row is the answer to QueryRow.
@@ -114,8 +117,8 @@ type rows interface {
 	closeRows()
 }
 
-// Rows is the answer to Query. It must be closed before the next statement of a PostgreSQL
-// transaction.
+// Rows is the answer to Query. It must be closed before the transaction's next statement:
+// PostgreSQL has one answer under way at a time.
 type Rows struct{ rows }
 
 // Close ends the reading. It may be called more than once.
@@ -170,77 +173,3 @@ func (tx *Tx) SkipLocked() string {
 	}
 	return tx.lock + " SKIP LOCKED"
 }
-
-// ErrNoRows is what Scan returns when a query had no row.
-var ErrNoRows = errors.New("store: no row")
-
-// LockedError says that another process uses the database's file.
-type LockedError struct {
-	Path string
-	PID  int // 0 when it is not known
-}
-
-// Error names the file and the process.
-func (e *LockedError) Error() string {
-	who := "another process"
-	if e.PID > 0 {
-		who = fmt.Sprintf("process %d", e.PID)
-	}
-	return fmt.Sprintf("%s is in use by %s: stop it, or use another data folder (--data)", e.Path, who)
-}
-
-// FutureError says that a newer program wrote the database.
-type FutureError struct{ Database, Program int }
-
-// Error names both versions and what to do.
-func (e *FutureError) Error() string {
-	return fmt.Sprintf("its schema is version %d and this program knows version %d: use the newer program that wrote it, or another data folder", e.Database, e.Program)
-}
-
-// MigrationError says that a migration failed or was changed after it was applied.
-type MigrationError struct {
-	Version int
-	Name    string
-	Cause   error
-}
-
-// Error names the migration.
-func (e *MigrationError) Error() string {
-	return fmt.Sprintf("migration %d (%s): %v", e.Version, e.Name, e.Cause)
-}
-
-// Unwrap returns the cause.
-func (e *MigrationError) Unwrap() error { return e.Cause }
-
-// FullError says that the disk, or the database's own limit, has no room left. What was
-// being written was not written at all.
-type FullError struct{ Cause error }
-
-// Error says that there is no room.
-func (e *FullError) Error() string { return fmt.Sprintf("the database's disk is full: %v", e.Cause) }
-
-// Unwrap returns the cause.
-func (e *FullError) Unwrap() error { return e.Cause }
-
-// Redact returns a database URL fit for messages: its password is left out.
-func Redact(text string) string {
-	u, err := url.Parse(text)
-	if err != nil || u.User == nil {
-		if i := strings.LastIndex(text, "@"); i >= 0 && err != nil {
-			return "…" + text[i:]
-		}
-		return text
-	}
-	q := u.Query()
-	if q.Has("password") {
-		q.Del("password")
-		u.RawQuery = q.Encode()
-	}
-	if _, has := u.User.Password(); has {
-		u.User = url.User(u.User.Username())
-	}
-	return u.String()
-}
-
-// closed is the error of a database that was closed.
-var errClosed = errors.New("store: the database is closed")
