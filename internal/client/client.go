@@ -317,14 +317,12 @@ func typeOf(status int) croft.ErrorType {
 }
 
 // Transient tells whether the same request may succeed later: the transport failed, or the
-// server said that it is in trouble. A request that failed so may have taken effect.
+// server said that it is in trouble. A request that failed so may have taken effect. Whether
+// the caller's own context has ended is the caller's to look at first.
 func Transient(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) {
-		return false
-	}
 	var e *croft.Error
 	if !errors.As(err, &e) {
-		return true
+		return err != nil
 	}
 	switch e.Type {
 	case croft.RateLimited, croft.Internal, croft.Timeout, croft.Overloaded:

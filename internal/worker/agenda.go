@@ -8,28 +8,37 @@ import (
 )
 
 // agenda calls for sessions when their time has come: one timer and one goroutine for all,
-// so that a session that rests costs neither.
+// so that a session that rests costs neither. Its lock comes after the sessions'.
 type agenda struct {
 	mu    sync.Mutex
 	queue dates
-	kick  chan struct{} // an earlier date than the first was added
+	kick  chan struct{} // the first date has become an earlier one
 }
 
+// date is a session's, of which it has one.
 type date struct {
-	at time.Time
 	s  *session
+	at time.Time
+	in int // place in the queue, from 1; 0: there is none
 }
 
 func newAgenda() *agenda { return &agenda{kick: make(chan struct{}, 1)} }
 
-// add has s called at a time. Each session has one date at most; the session's own code
-// sees to that by adding the next when it was called.
-func (a *agenda) add(s *session, at time.Time) {
+// sooner has d's session called at a time, or earlier where that is noted already.
+func (a *agenda) sooner(d *date, at time.Time) {
 	a.mu.Lock()
-	heap.Push(&a.queue, date{at, s})
-	first := a.queue[0].s == s
-	a.mu.Unlock()
-	if first {
+	defer a.mu.Unlock()
+	switch {
+	case d.in == 0:
+		d.at = at
+		heap.Push(&a.queue, d)
+	case at.Before(d.at):
+		d.at = at
+		heap.Fix(&a.queue, d.in-1)
+	default:
+		return
+	}
+	if a.queue[0] == d {
 		select {
 		case a.kick <- struct{}{}:
 		default:
@@ -37,25 +46,23 @@ func (a *agenda) add(s *session, at time.Time) {
 	}
 }
 
-// run calls due, in its own goroutine, until ctx ends. due must not block.
+// run calls due, in its own goroutine, until ctx ends. The session has no date any more
+// when it is called. due must not block.
 func (a *agenda) run(ctx context.Context, due func(*session)) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
-		a.mu.Lock()
-		var now []*session
-		for len(a.queue) > 0 && !a.queue[0].at.After(time.Now()) {
-			now = append(now, heap.Pop(&a.queue).(date).s)
-		}
+	for ctx.Err() == nil {
 		wait := time.Hour
+		var next *date
+		a.mu.Lock()
 		if len(a.queue) > 0 {
-			wait = time.Until(a.queue[0].at)
+			if wait = time.Until(a.queue[0].at); wait <= 0 {
+				next = heap.Pop(&a.queue).(*date)
+			}
 		}
 		a.mu.Unlock()
-		for _, s := range now {
-			due(s)
-		}
-		if len(now) > 0 {
+		if next != nil {
+			due(next.s)
 			continue
 		}
 		timer.Reset(wait)
@@ -63,26 +70,32 @@ func (a *agenda) run(ctx context.Context, due func(*session)) {
 		case <-timer.C:
 		case <-a.kick:
 		case <-ctx.Done():
-			return
 		}
 	}
 }
 
 // dates is a heap with the earliest first.
-type dates []date
+type dates []*date
 
 func (d dates) Len() int           { return len(d) }
 func (d dates) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
-func (d dates) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d dates) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].in, d[j].in = i+1, j+1
+}
 
-// Push and Pop are for package heap.
-func (d *dates) Push(x any) { *d = append(*d, x.(date)) }
+// Push adds the last, for package heap.
+func (d *dates) Push(x any) {
+	*d = append(*d, x.(*date))
+	x.(*date).in = len(*d)
+}
 
-// Pop removes the last.
+// Pop removes the last, for package heap.
 func (d *dates) Pop() any {
 	old := *d
 	last := old[len(old)-1]
-	old[len(old)-1] = date{}
+	old[len(old)-1] = nil
 	*d = old[:len(old)-1]
+	last.in = 0
 	return last
 }

@@ -126,8 +126,7 @@ func (s *session) serveCall(k *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.calls, k.ID)
-	s.restSince = time.Now()
-	s.mayClose()
+	s.rest()
 }
 
 // outcome finds what a call is to be answered with: the journal's word, the tool's, or why
@@ -199,7 +198,7 @@ func (s *session) runBegun(k *call, b *box) (body []byte, over bool) {
 	ctx := s.ctx
 	if s.bound > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.bound+hangGrace)
+		ctx, cancel = context.WithTimeout(ctx, s.bound+s.w.hangGrace)
 		defer cancel()
 	}
 	result, err := b.hand.Call(ctx, hand.Call{ID: k.ID, Tool: k.Name, Input: k.Input, Timeout: s.bound})

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -35,6 +34,7 @@ type session struct {
 	patience  time.Duration // with a session at rest
 
 	pace client.Backoff // of heartbeats
+	date date           // in the worker's agenda
 
 	mu        sync.Mutex
 	prev      *session // the same session's earlier time here, whose remains may be in the way
@@ -53,6 +53,7 @@ type session struct {
 	echo     string    // of the last heartbeat
 	until    time.Time // when the lease runs out, for all that is known here
 	nextBeat time.Time
+	beating  bool
 
 	box    *box
 	making *making
@@ -74,6 +75,7 @@ const maxCalls = 4096
 func newSession(w *Worker, f frame, prev *session) *session {
 	s := &session{w: w, work: f.WorkID, env: f.EnvironmentID, id: f.SessionID, prev: prev, done: make(chan struct{}),
 		log: w.log.With("session", f.SessionID, "work", f.WorkID), calls: map[string]*call{}, echo: noHeartbeat}
+	s.date.s = s
 	s.ctx, s.cancel = context.WithCancel(w.ctx)
 	return s
 }
@@ -123,7 +125,7 @@ func (s *session) claim() {
 	if prev != nil {
 		prev.drop("the session was given out anew")
 	}
-	s.w.agenda.add(s, began)
+	s.w.agenda.sooner(&s.date, began)
 	spec, ok := s.learn()
 	if !ok {
 		return
@@ -149,7 +151,7 @@ func (s *session) claim() {
 		}
 	}
 	s.waiting, s.unwanted = nil, nil
-	s.mayClose()
+	s.rest()
 }
 
 // enter takes a place in a semaphore, unless the session ends first.
@@ -397,6 +399,16 @@ func (s *session) compare() {
 	})
 }
 
+// rest is called when calls have ended, and perhaps none is left. mu is held.
+func (s *session) rest() {
+	if len(s.calls) > 0 {
+		return
+	}
+	s.restSince = time.Now()
+	s.w.agenda.sooner(&s.date, s.restSince.Add(s.patience))
+	s.mayClose()
+}
+
 // due is called by the agenda: a heartbeat is due, or the session may have rested for long
 // enough.
 func (s *session) due() {
@@ -407,31 +419,27 @@ func (s *session) due() {
 	if s.closing {
 		return
 	}
-	next := s.nextBeat
-	if s.ready {
+	if s.ready && len(s.calls) == 0 {
 		patience := s.patience
 		if full {
 			patience = min(patience, fullIdle)
 		}
-		rested := time.Duration(0)
-		if len(s.calls) == 0 {
-			rested = now.Sub(s.restSince)
-		}
-		if rested >= patience && s.state == held {
-			s.state = giving
+		if rested := now.Sub(s.restSince); rested >= patience {
+			s.state = max(s.state, giving)
 			s.log.Debug("giving the session back", "reason", "it has rested", "for", rested)
 			s.mayClose()
 			return
 		}
-		if at := now.Add(patience - rested); s.state == held && at.Before(next) {
-			next = at
-		}
+		s.w.agenda.sooner(&s.date, s.restSince.Add(patience))
 	}
-	if now.Before(s.nextBeat) {
-		s.w.agenda.add(s, next)
-		return
+	switch {
+	case s.beating: // it will note the next date
+	case now.Before(s.nextBeat):
+		s.w.agenda.sooner(&s.date, s.nextBeat)
+	default:
+		s.beating = true
+		s.begin(s.beat)
 	}
-	s.begin(s.beat)
 }
 
 // beat extends the lease, or finds that it is lost.
@@ -465,7 +473,7 @@ func (s *session) beat() {
 		if h.State == "stopping" {
 			s.retire("the server asks for the end")
 		}
-	case errors.Is(err, context.Canceled):
+	case s.ctx.Err() != nil:
 		return
 	case !client.Transient(err):
 		s.drop("the lease was lost: " + err.Error())
@@ -477,7 +485,7 @@ func (s *session) beat() {
 		return
 	}
 	s.mu.Lock()
-	s.until, s.nextBeat = until, next
-	s.mu.Unlock()
-	s.w.agenda.add(s, time.Now()) // due finds the right date
+	defer s.mu.Unlock()
+	s.until, s.nextBeat, s.beating = until, next, false
+	s.w.agenda.sooner(&s.date, next)
 }

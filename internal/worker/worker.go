@@ -89,6 +89,7 @@ type Worker struct {
 	folder      *journal.Folder
 	incarnation string
 	agenda      *agenda
+	hangGrace   time.Duration
 
 	making, claiming, beating chan struct{} // semaphores
 
@@ -131,7 +132,7 @@ func New(o Options) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{o: o, log: o.Log.With("worker", f.ID()), folder: f, incarnation: incarnation, agenda: newAgenda(),
+	w := &Worker{o: o, log: o.Log.With("worker", f.ID()), folder: f, incarnation: incarnation, agenda: newAgenda(), hangGrace: hangGrace,
 		making: make(chan struct{}, maxMaking), claiming: make(chan struct{}, maxClaiming), beating: make(chan struct{}, maxBeating),
 		all: map[*session]struct{}{}, works: map[string]*session{}, last: map[string]*session{}, doubts: map[string]string{},
 		drained: make(chan struct{}), back: make(chan struct{}), ttl: defaultTTL}
