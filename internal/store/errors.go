@@ -119,16 +119,15 @@ func Redact(text string) string {
 		return text
 	}
 	u, err := url.Parse(text)
-	if err == nil && u.User != nil {
+	readable := err == nil && u.User != nil
+	if readable {
 		u.User = url.User(u.User.Username())
 		text = u.String()
 	}
-	if err != nil || u.User == nil {
-		if at := strings.LastIndex(text, "@"); at >= 0 {
-			text = "…" + text[at:]
-		} else if scheme, _, found := strings.Cut(text, "://"); err != nil && found {
-			text = scheme + "://…"
-		}
+	if at := strings.LastIndex(text, "@"); at >= 0 && (!readable || strings.Count(text, "@") > 1) {
+		text = "…" + text[at:]
+	} else if scheme, _, found := strings.Cut(text, "://"); at < 0 && err != nil && found {
+		text = scheme + "://…"
 	}
 	return passwords.ReplaceAllString(text, "${1}…")
 }

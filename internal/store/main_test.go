@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -133,6 +134,19 @@ func open(t testing.TB, url string) *store.DB {
 		}
 	})
 	return db
+}
+
+// withParameter sets a parameter of a PostgreSQL URL.
+func withParameter(t testing.TB, text, key, value string) string {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set(key, value)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // insert adds a workspace, the simplest row of the schema.

@@ -97,11 +97,32 @@ func (db *DB) DeadOwners(ctx context.Context, owners []string) ([]string, error)
 // turn, the end of ctx takes it back; once begun, it runs to its end. A *FullError says that
 // nothing was kept for want of room. After an error of a broken connection to PostgreSQL
 // the transaction may have been committed.
-func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error { return db.write(ctx, fn) }
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	if tx, ok := ctx.Value(joinKey{db}).(*Tx); ok {
+		return fn(tx)
+	}
+	return db.write(ctx, fn)
+}
 
 // Read runs fn in a read-only transaction: from its first query on it sees one state of the
 // database. Statements that write fail.
-func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error { return db.read(ctx, fn) }
+func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
+	if tx, ok := ctx.Value(joinKey{db}).(*Tx); ok {
+		return fn(tx)
+	}
+	return db.read(ctx, fn)
+}
+
+// joinKey is a context's key for the transaction that Write and Read join.
+type joinKey struct{ db *DB }
+
+// Joined returns a context with which db's Write and Read run inside tx instead of a
+// transaction of their own, so that the work of several rooms commits together or not at
+// all. It is for the goroutine that runs tx alone; an error that a joined Write returned
+// must be returned from tx's function as well.
+func (db *DB) Joined(ctx context.Context, tx *Tx) context.Context {
+	return context.WithValue(ctx, joinKey{db}, tx)
+}
 
 // Row is the answer to QueryRow.
 type Row interface {

@@ -314,7 +314,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 // TestCancelledWhileAllConnectionsWork is the same for PostgreSQL, where a Write waits for
 // a connection.
 func TestCancelledWhileAllConnectionsWork(t *testing.T) {
-	db := open(t, storetest.Postgres(t)+"&pool_max_conns=1")
+	db := open(t, withParameter(t, storetest.Postgres(t), "pool_max_conns", "1"))
 	release := behind(t, db)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
