@@ -124,7 +124,7 @@ func (t *turn) agent(ctx context.Context, cfg *config.Config, f *runFlags) (any,
 	switch {
 	case f.agent == "":
 		return t.ownAgent(ctx, cfg, f)
-	case croft.HasPrefix(f.agent, croft.PrefixAgent) && !strings.ContainsAny(f.agent, `./\`):
+	case isAgentID(f.agent):
 		if !cfg.IsSet("model") && f.system == "" {
 			return f.agent, nil
 		}
@@ -137,10 +137,7 @@ func (t *turn) agent(ctx context.Context, cfg *config.Config, f *runFlags) (any,
 		}
 		return over, nil
 	}
-	definition, err := readDefinition(f.agent)
-	if err != nil {
-		return nil, err
-	}
+	definition := f.definition
 	if cfg.IsSet("model") || definition["model"] == nil {
 		model, ok := definition["model"].(map[string]any)
 		if !ok {
@@ -153,6 +150,11 @@ func (t *turn) agent(ctx context.Context, cfg *config.Config, f *runFlags) (any,
 		definition["system"] = f.system
 	}
 	return t.reuse(ctx, "agents", definition)
+}
+
+// isAgentID tells an agent's id from the path of a file.
+func isAgentID(text string) bool {
+	return croft.HasPrefix(text, croft.PrefixAgent) && !strings.ContainsAny(text, `./\`)
 }
 
 // readDefinition reads an agent's definition, the body of POST /v1/agents, from YAML.

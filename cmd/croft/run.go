@@ -38,6 +38,8 @@ type runFlags struct {
 	mounts      []string
 	record      string
 	json        bool
+
+	definition map[string]any // of --agent FILE
 }
 
 // maxTask bounds a task read from standard input, in bytes.
@@ -133,6 +135,12 @@ func (f *runFlags) check(cfg *config.Config) error {
 	}
 	if f.budget < 0 {
 		return usageError("--budget: accepted is a whole number of cents above zero")
+	}
+	if f.agent != "" && !isAgentID(f.agent) {
+		var err error
+		if f.definition, err = readDefinition(f.agent); err != nil {
+			return err
+		}
 	}
 	if f.record != "" && cfg.BaseURL != "" {
 		return usageError("--record records what this process asks a model: it cannot go with --base-url")

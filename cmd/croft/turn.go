@@ -44,6 +44,10 @@ type turn struct {
 // giveUpAfter is how long a run tries to reach a server that has gone away.
 const giveUpAfter = 15 * time.Second
 
+// leaveWithin is how long the server of this process may take to stop when somebody leaves
+// in the middle of a turn: long enough to tell the session which calls were cut off.
+const leaveWithin = time.Second
+
 // follower reads a session's stream, over interruptions, into a channel.
 type follower struct {
 	items  chan json.RawMessage
@@ -228,6 +232,7 @@ func (t *turn) watch(ctx context.Context, f *follower, signals <-chan os.Signal)
 			}
 		case s := <-signals:
 			if s == syscall.SIGTERM || t.interrupted {
+				t.c.stop = leaveWithin
 				return &exit{code: exitInterrupted}
 			}
 			t.interrupted = true

@@ -117,7 +117,7 @@ func (s *Server) Sandbox(ctx context.Context) string {
 		return err.Error()
 	}
 	for _, c := range d.Probe(ctx) {
-		if c.Required && !c.OK {
+		if c.Required && !c.OK && ctx.Err() == nil {
 			return fmt.Sprintf("%s CANNOT RUN HERE: %s: %s (see croft doctor)", d.Name(), c.Name, c.Detail)
 		}
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	Live bool
 	// Color tells that styles are shown.
 	Color bool
-	// Width is the number of columns, asked at each use; nil means 80.
+	// Width is the number of columns, asked at each use; nil means 200, for a file or a pipe.
 	Width func() int
 }
 
@@ -89,7 +89,7 @@ type Screen struct {
 // NewScreen makes a Screen. It must be closed.
 func NewScreen(w io.Writer, o Options) *Screen {
 	if o.Width == nil {
-		o.Width = func() int { return 80 }
+		o.Width = func() int { return 200 }
 	}
 	s := &Screen{o: o, w: w, bol: true, kick: make(chan struct{}, 1), stop: make(chan struct{})}
 	if o.Live {

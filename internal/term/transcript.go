@@ -267,8 +267,12 @@ func (t *Transcript) output(style Style, content []Block) {
 		more += len(lines) - outputLines
 		lines = lines[:outputLines]
 	}
+	width := t.s.Width() - 3
+	if !t.s.Live() {
+		width = 1000 // nothing is wrapped in a file
+	}
 	for _, l := range lines {
-		t.s.Line(Part{style, "  " + shortLine(l, t.s.Width()-3)})
+		t.s.Line(Part{style, "  " + shortLine(l, width)})
 	}
 	if more > 0 {
 		t.s.Line(Part{Dim, "  … " + count(int64(more), "more line")})
