@@ -18,7 +18,7 @@ func RemoveKept(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	// WalkDir calls back for a folder before it reads it, which is when it must be opened up.
 	err = fs.WalkDir(root.FS(), ".", func(p string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {

@@ -80,7 +80,7 @@ type Command struct {
 	Stdout, Stderr io.Writer
 }
 
-// HandProgram, as Args[0], is Croft's own tool executor (package hand), which every driver
+// HandProgram is, as Args[0], Croft's own tool executor (package hand), which every driver
 // brings into its sandboxes. Its protocol runs over Stdin and Stdout.
 const HandProgram = "croft-hand"
 

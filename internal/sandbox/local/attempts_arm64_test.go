@@ -3,3 +3,5 @@
 package local
 
 func attemptsHere() []attempt { return nil }
+
+func callI386() {}

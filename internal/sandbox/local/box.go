@@ -188,7 +188,7 @@ func (b *box) listen() {
 		b.d.log.Warn("a sandbox's first process broke the protocol", "sandbox", b.id, "error", err)
 	}
 	// Whatever ended the talk, without it nothing can be asked of the sandbox any more.
-	b.proc.Kill()
+	_ = b.proc.Kill() // unless it has ended
 	if _, err := b.proc.Wait(); err != nil {
 		b.d.log.Error("wait for a sandbox's first process", "sandbox", b.id, "error", err)
 	}
@@ -291,7 +291,7 @@ func (b *box) Destroy(ctx context.Context) error {
 // end kills the first process, and so every other, waits for it, and removes what is left.
 func (b *box) end(ctx context.Context) error {
 	if b.proc != nil {
-		b.proc.Kill()
+		_ = b.proc.Kill() // unless it has ended
 		select {
 		case <-b.dead:
 		case <-ctx.Done():
@@ -299,7 +299,7 @@ func (b *box) end(ctx context.Context) error {
 		}
 	}
 	if b.conn != nil {
-		b.conn.Close()
+		_ = b.conn.Close()
 	}
 	if b.words != nil {
 		b.words.Close()

@@ -193,7 +193,7 @@ func give(dir string, controllers []string) error {
 		if slices.Contains(given, c) {
 			continue
 		}
-		if err := os.WriteFile(file, []byte("+"+c), 0); err != nil {
+		if err := control(file, "+"+c); err != nil {
 			return fmt.Errorf("give controller %s to child groups: %w", c, err)
 		}
 	}
@@ -206,7 +206,17 @@ func moveAside(own string, pid int) error {
 	if err := os.Mkdir(child, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return os.WriteFile(filepath.Join(child, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+	return control(filepath.Join(child, "cgroup.procs"), strconv.Itoa(pid))
+}
+
+// control writes to a file that the kernel made; one that is missing is fs.ErrNotExist.
+func control(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 func words(file string) ([]string, error) {
@@ -243,10 +253,14 @@ func (c *cgroups) make(g *group, id string, l limits) error {
 			return fmt.Errorf("make a cgroup: %w", err)
 		}
 	}
+	return c.set(id, l)
+}
+
+func (c *cgroups) set(id string, l limits) error {
 	for _, controller := range l.controllers() {
 		p := c.parents[controller]
 		for _, s := range l.settings(controller, p.version) {
-			err := os.WriteFile(filepath.Join(p.dir, "croft-"+id, s.file), []byte(s.value), 0)
+			err := control(filepath.Join(p.dir, "croft-"+id, s.file), s.value)
 			if err != nil && !(s.optional && errors.Is(err, fs.ErrNotExist)) {
 				return fmt.Errorf("set a cgroup's limit: %w", err)
 			}
@@ -291,7 +305,7 @@ func (l limits) settings(controller string, version int) []setting {
 // add puts a process into the group.
 func (g *group) add(pid int) error {
 	for _, dir := range g.dirs {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		if err := control(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("put the sandbox into its cgroup: %w", err)
 		}
 	}

@@ -130,20 +130,17 @@ func (c *claim) sweep(ctx context.Context) error {
 // erase ends the first process, if it still runs, and removes the cgroups.
 func (t *traces) erase(ctx context.Context) error {
 	if t.PID > 0 {
-		if began, err := processBegan(t.PID); err == nil && began == t.Began {
-			p, err := os.FindProcess(t.PID)
-			if err != nil {
-				return fmt.Errorf("find its first process: %w", err)
-			}
-			// Between the look and the kill the number could change hands only if the
-			// process ended just now; the handle that FindProcess took is of what it is
-			// when looked at once more.
-			if again, err := processBegan(t.PID); err == nil && again == t.Began {
-				if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-					return fmt.Errorf("end its first process: %w", err)
-				}
-			}
-			p.Release()
+		// The handle is of whatever has the number; what it is, is looked at after.
+		p, err := os.FindProcess(t.PID)
+		if err != nil {
+			return fmt.Errorf("find its first process: %w", err)
+		}
+		began, err := processBegan(t.PID)
+		if err == nil && began == t.Began {
+			err = p.Kill()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("end its first process: %w", err)
 		}
 	}
 	return (&group{dirs: t.Cgroups}).remove(ctx)

@@ -123,7 +123,7 @@ func (d *Driver) Remove(_ context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("driver local: remove sandbox %s: %w", id, err)
 	}
-	defer claim.release()
+	defer claim.file.Close() // it goes with the folder
 	if err := sandbox.RemoveKept(d.folder(id)); err != nil {
 		return fmt.Errorf("driver local: remove sandbox %s: %w", id, err)
 	}

@@ -184,7 +184,7 @@ func plain(path string) (*os.File, error) {
 	}
 	attr := &unix.MountAttr{Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("set the mount's attributes: %w", err)
 	}
 	return os.NewFile(uintptr(fd), path), nil

@@ -112,7 +112,7 @@ func TestHiddenFiles(t *testing.T) {
 		}
 	}
 	for p, want := range map[string]string{
-		"/root": "", "/srv": "", "/tmp": "", "/var/tmp": "", "/home": "agent\n", "/home/agent": "", "/mnt": "session\n", "/sys": "",
+		"/root": "", "/srv": "", "/tmp": "", "/var/tmp": "", "/home": "agent\n", "/home/agent": "", "/mnt": "session\n", "/sys": "devices\n", "/sys/devices/system": "cpu\n",
 		"/run": "lock\n", "/dev/shm": "", "/usr/share": "", "/workspace": "", "/mnt/session": "outputs\n", "/mnt/session/outputs": "",
 	} {
 		if got := sh(t, b, "ls -A "+p); got != want {

@@ -21,8 +21,13 @@ func TestMain(m *testing.M) {
 	case workerName:
 		worker()
 	case sandbox.HandProgram:
-		if len(os.Args) > 1 && os.Args[1] == "attempts" {
-			tryAll()
+		if len(os.Args) > 1 {
+			switch os.Args[1] {
+			case "attempts":
+				tryAll()
+			case "i386":
+				callI386()
+			}
 		}
 	}
 	sandboxtest.Hand()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -51,10 +52,11 @@ func (b *box) Start(ctx context.Context, cmd sandbox.Command) (sandbox.Process, 
 var programs = map[string]string{sandbox.HandProgram: initproc.Program, initproc.Name: initproc.Program}
 
 func (b *box) start(ctx context.Context, cmd *sandbox.Command) (*program, error) {
-	req := initproc.Start{Path: programs[cmd.Args[0]], Args: cmd.Args, Dir: cmd.Dir, Env: mergeEnv(append(b.env[:len(b.env):len(b.env)], cmd.Env...))}
+	req := initproc.Start{Path: programs[cmd.Args[0]], Args: cmd.Args, Dir: cmd.Dir}
 	if req.Dir == "" {
 		req.Dir = sandbox.Workspace
 	}
+	req.Env = mergeEnv(slices.Concat(b.env, []string{"PWD=" + req.Dir}, cmd.Env))
 	s, err := openStreams(cmd)
 	if err != nil {
 		return nil, err
@@ -169,7 +171,7 @@ func (p *program) Wait() (int, error) {
 		case <-p.done:
 		default:
 			p.streams.finish()
-			p.streams.wait()
+			_ = p.streams.wait() // its output is cut off anyway
 			return -1, fmt.Errorf("driver local: wait for a program: %w", sandbox.ErrGone)
 		}
 	}

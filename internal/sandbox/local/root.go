@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"croft/internal/sandbox"
 	"croft/internal/sandbox/local/initproc"
 )
 
@@ -30,9 +29,9 @@ type shown struct{ path, link string }
 // configuration, and no one's own files.
 var systemNames = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix/store", "/gnu/store"}
 
-// stateNames are folders below /var, which is otherwise not shown, without which programs
-// under /usr do not work or cannot say what is installed.
-var stateNames = []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/texmf", "/var/lib/aspell", "/var/cache/fontconfig"}
+// stateNames are folders of places that are otherwise not shown, without which programs
+// under /usr do not work, or cannot say what is installed or what the processors are.
+var stateNames = []string{"/sys/devices/system/cpu", "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/texmf", "/var/lib/aspell", "/var/cache/fontconfig"}
 
 // systemFolders looks which of these this host has.
 func systemFolders() []shown {
@@ -236,10 +235,10 @@ func systemLines(path string) string {
 // folders inside that no mount may cover or lie in.
 var reserved = []string{"/proc", "/dev", "/sys", "/.croft", initproc.Program}
 
-// environment is the programs' environment: the driver's small default, then the lists in
-// their order, later ones over earlier ones.
+// environment is what every program of a sandbox finds in its environment: the driver's
+// small default and what the spec sets.
 func (d *Driver) environment(spec map[string]string) []string {
-	env := []string{"PATH=" + d.path, "HOME=" + home, "USER=agent", "LOGNAME=agent", "SHELL=/bin/sh", "LANG=C.UTF-8", "PWD=" + sandbox.Workspace}
+	env := []string{"PATH=" + d.path, "HOME=" + home, "USER=agent", "LOGNAME=agent", "SHELL=/bin/sh", "LANG=C.UTF-8"}
 	for k, v := range spec {
 		env = append(env, k+"="+v)
 	}

@@ -97,7 +97,7 @@ func pipe(stream any) (*os.File, bool) {
 
 // same tells whether two writers are one, which then must not be written from two sides.
 func same(a, b io.Writer) bool {
-	defer func() { recover() }() // types that cannot be compared are not the same
+	defer func() { _ = recover() }() // types that cannot be compared are not the same
 	return a == b
 }
 
@@ -117,7 +117,7 @@ func (s *streams) copy() {
 		// Nobody waits for this one: a Read of the caller's that is under way when the
 		// program ends returns when it will, and what it brings is dropped.
 		go func() {
-			io.Copy(s.input, s.source)
+			_, _ = io.Copy(s.input, s.source) // ends with the program at the latest
 			s.input.Close()
 		}()
 	}
@@ -180,7 +180,7 @@ func (s *streams) closeInput() bool {
 func (s *streams) finish() {
 	s.closeInput()
 	for _, o := range s.outputs {
-		o.from.SetReadDeadline(time.Now())
+		_ = o.from.SetReadDeadline(time.Now()) // unless it is closed already
 	}
 }
 

@@ -109,7 +109,7 @@ func (b *box) start(ctx context.Context, c *sandbox.Command) (*program, error) {
 		// Nobody waits for this one: a Read of the caller's that is under way when the
 		// program ends returns when it will, and what it brings is dropped.
 		go func() {
-			io.Copy(p.input, c.Stdin)
+			_, _ = io.Copy(p.input, c.Stdin) // ends with the program at the latest
 			p.input.Close()
 		}()
 	}

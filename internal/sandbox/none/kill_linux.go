@@ -32,7 +32,7 @@ func killAll(p *os.Process, mark string, _ bool) error {
 			// A process that is dead, or not ours, shows no environment.
 			if env, err := os.ReadFile("/proc/" + name + "/environ"); err == nil && bytes.Contains(env, needle) {
 				found = true
-				syscall.Kill(pid, syscall.SIGKILL)
+				_ = syscall.Kill(pid, syscall.SIGKILL) // unless it has ended
 			}
 		}
 		if !found {

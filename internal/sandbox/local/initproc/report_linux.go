@@ -2,6 +2,7 @@ package initproc
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ const (
 func report() {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		os.Stdout.WriteString("status " + err.Error() + "\n")
+		fmt.Println("status", err)
 		os.Exit(1)
 	}
 	fields := map[string]string{}
@@ -40,7 +41,7 @@ func report() {
 		if err != nil {
 			word = err.Error()
 		}
-		os.Stdout.WriteString(name + " " + word + "\n")
+		fmt.Println(name, word)
 	}
 	var caps []string
 	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
@@ -70,7 +71,7 @@ func tryPty() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func tryLoopback() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(server)
+	defer closeFD(server)
 	at := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 	if err := unix.Bind(server, at); err != nil {
 		return err
@@ -107,6 +108,6 @@ func tryLoopback() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(client)
+	defer closeFD(client)
 	return unix.Connect(client, name)
 }

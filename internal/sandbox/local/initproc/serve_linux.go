@@ -63,7 +63,7 @@ func serve() {
 			os.Exit(1)
 		}
 		for _, fd := range fds {
-			unix.Close(fd)
+			closeFD(fd)
 		}
 	}
 }
@@ -90,7 +90,8 @@ func startThreads() {
 
 // tag is the number by which a program and everything it starts are known, however they
 // detach from one another: the hard limit on file locks, which no kernel has enforced since
-// 2.4, every process inherits and none can raise.
+// 2.4, every process inherits and none can raise. A program that lowers its own gets away
+// from a Kill, not from the sandbox's end.
 func (s *server) tag(id uint32) uint64 { return s.tags - uint64(id) }
 
 func (s *server) start(id uint32, body []byte, fds []int) {
@@ -220,7 +221,7 @@ func (s *server) kill(id uint32) {
 			break
 		}
 		for pid := range stopped {
-			unix.Kill(pid, unix.SIGKILL)
+			_ = unix.Kill(pid, unix.SIGKILL) // unless it has ended
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -90,7 +90,7 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func buildRoot(c *Config, fds []int) (doing string, err error) {
 	if err != nil {
 		return "make the root", err
 	}
-	if err := moveMount(r.fd, unix.AT_FDCWD, "/proc"); err != nil {
+	if err := unix.MoveMount(r.fd, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return "put the root into place", err
 	}
 	if err := r.base(); err != nil {
@@ -203,18 +203,9 @@ func describe(op *Op) string {
 func open(op *Op, fds []int) (int, error) {
 	switch op.Do {
 	case Bind:
-		fd := -1
-		if op.FD > 0 {
-			if op.FD > len(fds) {
-				return -1, ErrFrame
-			}
-			fd = fds[op.FD-1]
-		} else {
-			var err error
-			fd, err = unix.OpenTree(unix.AT_FDCWD, op.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-			if err != nil {
-				return -1, err
-			}
+		fd, err := source(op, fds)
+		if err != nil {
+			return -1, err
 		}
 		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
 		if !op.Devices {
@@ -230,6 +221,18 @@ func open(op *Op, fds []int) (int, error) {
 		return newFS("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode", "0666", "mode", "0620")
 	}
 	return -1, nil
+}
+
+// source returns the mount that a Bind names.
+func source(op *Op, fds []int) (int, error) {
+	switch {
+	case op.FD == 0:
+		return unix.OpenTree(unix.AT_FDCWD, op.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	case op.FD > 0 && op.FD <= len(fds):
+		return fds[op.FD-1], nil
+	default:
+		return -1, ErrFrame
+	}
 }
 
 // base makes what the other steps stand on.
@@ -258,7 +261,7 @@ func (r *root) do(op *Op, opened int) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(at)
+		defer closeFD(at)
 		return attach(opened, at)
 	case Inner:
 		return r.inner(strings.TrimPrefix(op.Source, "/"), op.Path, op.ReadOnly)
@@ -284,7 +287,7 @@ func (r *root) inner(source, target string, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if readOnly {
 		attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, attr); err != nil {
@@ -298,7 +301,7 @@ func (r *root) inner(source, target string, readOnly bool) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(at)
+	defer closeFD(at)
 	return attach(fd, at)
 }
 
@@ -317,7 +320,7 @@ func (r *root) isDir(p string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return isDir(fd)
 }
 
@@ -340,7 +343,7 @@ func (r *root) inParent(p string, f func(dir int, name string) error) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	return f(dir, path.Base(p))
 }
 
@@ -391,7 +394,7 @@ func (r *root) create(p string, mode uint32, fill func(fd int) error) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
+		defer closeFD(fd)
 		return fill(fd)
 	})
 }
@@ -427,7 +430,7 @@ func (r *root) mountPoint(p string, mount int) (int, error) {
 	default:
 		return at, nil
 	}
-	unix.Close(at)
+	closeFD(at)
 	return -1, err
 }
 
@@ -437,7 +440,7 @@ func newFS(kind string, attrs int, options ...string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(fs)
+	defer closeFD(fs)
 	for i := 0; i < len(options); i += 2 {
 		if err := unix.FsconfigSetString(fs, options[i], options[i+1]); err != nil {
 			return -1, err
@@ -449,9 +452,8 @@ func newFS(kind string, attrs int, options ...string) (int, error) {
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
 }
 
-func moveMount(fd, dir int, target string) error {
-	return unix.MoveMount(fd, "", dir, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
-}
+// closeFD closes a descriptor that is needed no more.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 // Secure bits: user 0 means nothing, ids change no capability, and neither can be undone.
 const secureBits = 1<<0 | 1<<1 | // no root
