@@ -118,20 +118,23 @@ func TestDiskFull(t *testing.T) {
 			release := behind(t, db)
 			var wg sync.WaitGroup
 			var mu sync.Mutex
+			told := map[string]bool{}
 			for i := range 20 {
 				wg.Go(func() {
 					id := fmt.Sprintf("group-%d-%d", round, i)
 					err := db.Write(t.Context(), func(tx *store.Tx) error {
 						tx.OnCommit(func() {
-							if got := len(id); got == 0 {
-								t.Error("no id")
-							}
+							mu.Lock()
+							defer mu.Unlock()
+							told[id] = true
 						})
 						return insertBig(tx, id, 20_000)
 					})
 					mu.Lock()
 					defer mu.Unlock()
-					written(id, err)
+					if written(id, err) != told[id] {
+						t.Errorf("%s: %v, but OnCommit ran: %v", id, err, told[id])
+					}
 				})
 			}
 			release()
@@ -153,14 +156,44 @@ func TestDiskFull(t *testing.T) {
 	})
 }
 
+// TestDiskFullByOne: the one of a group that wants more room than there is fails alone.
+func TestDiskFullByOne(t *testing.T) {
+	smallDisk(t, 8<<20, func(dir string) {
+		db := open(t, "sqlite:"+filepath.Join(dir, "croft.db"))
+		want := map[string]bool{}
+		release := behind(t, db)
+		var wg sync.WaitGroup
+		for i := range 20 {
+			id := fmt.Sprint(i)
+			size := 10
+			if i%10 == 5 {
+				size = 10 << 20
+			} else {
+				want[id+"/a"], want[id+"/b"] = true, true
+			}
+			wg.Go(func() {
+				err := db.Write(t.Context(), func(tx *store.Tx) error { return insertBig(tx, id, size) })
+				var full *store.FullError
+				if size == 10 && err != nil || size != 10 && !errors.As(err, &full) {
+					t.Errorf("%s: got %v", id, err)
+				}
+			})
+		}
+		release()
+		wg.Wait()
+		check(t, db, want)
+	})
+}
+
 // TestDiskFullInAStatement fails in the middle of a transaction: it outgrows the cache, so
 // that SQLite writes before the commit, and gives the whole transaction up. The others of
 // the group are kept, and what the function does after the failure is not.
 func TestDiskFullInAStatement(t *testing.T) {
 	smallDisk(t, 24<<20, func(dir string) {
 		db := open(t, "sqlite:"+filepath.Join(dir, "croft.db"))
-		huge := func(tx *store.Tx, id string) error {
-			for i := range 50 { // 50 MB; the cache has 32
+		// size is in megabytes; the cache has 32.
+		huge := func(tx *store.Tx, id string, size int) error {
+			for i := range size {
 				if err := insertBig(tx, fmt.Sprintf("%s-%d", id, i), 1<<20); err != nil {
 					return err
 				}
@@ -181,7 +214,7 @@ func TestDiskFullInAStatement(t *testing.T) {
 						if i%10 != 5 {
 							return insertPair(tx, id)
 						}
-						err := huge(tx, id)
+						err := huge(tx, id, 80)
 						if err == nil {
 							t.Error("the disk is larger than it should be")
 						}
@@ -212,7 +245,7 @@ func TestDiskFullInAStatement(t *testing.T) {
 
 			// The same for one that is alone.
 			err := db.Write(t.Context(), func(tx *store.Tx) error {
-				huge(tx, "alone") //nolint:errcheck // that is what is tried
+				huge(tx, "alone", 80) //nolint:errcheck // that is what is tried
 				return nil
 			})
 			var full *store.FullError

@@ -45,6 +45,7 @@ type job struct {
 	ctx    context.Context
 	fn     func(*Tx) error
 	taken  atomic.Bool // by the writer, or by its caller who gave up
+	alone  bool        // it shares no commit: the one it shared had no room
 	tx     *Tx
 	err    error
 	panics any
@@ -199,7 +200,7 @@ func (s *sqliteDB) write(ctx context.Context, fn func(*Tx) error) error {
 func (s *sqliteDB) writeAll(c *sqliteConn) {
 	defer close(s.written)
 	defer c.close(s.log)
-	// Those whose transaction was taken down by another's failure run again before others.
+	// Those whose transaction failed by no fault of theirs run again before others.
 	var again []*job
 	for {
 		first, ok := s.next(&again, true)
@@ -240,8 +241,8 @@ func (s *sqliteDB) next(again *[]*job, wait bool) (*job, bool) {
 }
 
 // group runs first, and what else waits, in one transaction, and answers them. It returns
-// those that must run again, because SQLite gave the whole transaction up over another's
-// statement: it does when the disk is full, for one.
+// those that must run again: SQLite gave the whole transaction up over another's statement,
+// as it does when the disk is full, or the commit had no room.
 func (s *sqliteDB) group(c *sqliteConn, first *job, again *[]*job) []*job {
 	c.rolledBack, c.cause = false, nil
 	if _, err := c.run("BEGIN IMMEDIATE", nil); err != nil {
@@ -252,7 +253,7 @@ func (s *sqliteDB) group(c *sqliteConn, first *job, again *[]*job) []*job {
 		return nil
 	}
 	group := append(make([]*job, 0, 16), first)
-	for len(group) < groupMost {
+	for len(group) < groupMost && !first.alone && (len(*again) == 0 || !(*again)[0].alone) {
 		j, ok := s.next(again, false)
 		if !ok {
 			break
@@ -266,6 +267,14 @@ func (s *sqliteDB) group(c *sqliteConn, first *job, again *[]*job) []*job {
 	if _, err := c.run("COMMIT", nil); err != nil {
 		c.rollback(s.log)
 		err = full(fmt.Errorf("committing: %w", err))
+		var noRoom *FullError
+		if len(group) > 1 && errors.As(err, &noRoom) {
+			// One may have wanted all the room that there was: each gets its own answer.
+			for _, j := range group {
+				j.alone = true
+			}
+			return group
+		}
 		for _, j := range group {
 			j.end(err)
 		}
