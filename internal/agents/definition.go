@@ -39,11 +39,11 @@ func parseModel(v wire.Value) modelInput {
 		default:
 			v.Fail("is required: accepted is a model's id or an object with an id")
 		}
-		return modelInput{}
+		return modelInput{at: v}
 	}
 	if !v.IsObject() {
 		v.Fail("accepted is a model's id or an object with an id")
-		return modelInput{}
+		return modelInput{at: v}
 	}
 	o := v.Object("id", "effort", "speed", "inference_geo")
 	id := o.Get("id")

@@ -2,6 +2,7 @@ package agents
 
 import (
 	"path"
+	"reflect"
 	"strings"
 
 	"croft"
@@ -117,6 +118,9 @@ func readConfig(v wire.Value, old croft.EnvironmentConfig) croft.EnvironmentConf
 	}
 	if x := o.Get("croft"); x.Present() {
 		c.Croft = readCroft(x, old.Croft)
+		if c.Type == croft.EnvironmentCloud && c.Croft != nil && reflect.ValueOf(*c.Croft).IsZero() {
+			c.Croft = nil // for self_hosted its presence alone says something
+		}
 	}
 	return c
 }
@@ -295,10 +299,13 @@ func readEnv(v wire.Value) map[string]string {
 	if !v.Given() {
 		return nil
 	}
-	env := map[string]string{}
+	var env map[string]string
 	for name, e := range v.Members(maxEnv) {
 		if !variable(name) {
 			e.Fail("accepted is a name of at most %d letters of ASCII, digits and underscores that does not begin with a digit", maxEnvName)
+		}
+		if env == nil {
+			env = map[string]string{}
 		}
 		env[name] = e.Text(0, maxEnvValue)
 	}

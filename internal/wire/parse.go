@@ -412,7 +412,7 @@ func (d *Doc) key(n int32) string {
 	if nd.flags&keyEscaped == 0 {
 		return string(raw)
 	}
-	return string(unescape(nil, raw))
+	return string(unescape(raw))
 }
 
 // isKey tells whether the member n is called name.

@@ -5,10 +5,11 @@ import (
 	"unicode/utf8"
 )
 
-// unescape appends the characters of a JSON string, without its quotes, that the parser has
+// unescape returns the characters of a JSON string, without its quotes, that the parser has
 // passed. Half a surrogate pair becomes U+FFFD: some readers of JSON refuse a body that
 // holds one, and a session's history is sent to a model again and again.
-func unescape(dst, raw []byte) []byte {
+func unescape(raw []byte) []byte {
+	dst := make([]byte, 0, len(raw))
 	for i := 0; i < len(raw); {
 		if raw[i] != '\\' {
 			dst = append(dst, raw[i])
@@ -120,7 +121,7 @@ func (d *Doc) append(dst []byte, n int32) []byte {
 
 func (d *Doc) appendText(dst, raw []byte, escaped bool) []byte {
 	if escaped {
-		return AppendText(dst, unescape(nil, raw))
+		return AppendText(dst, unescape(raw))
 	}
 	dst = append(dst, '"')
 	dst = append(dst, raw...)
@@ -138,7 +139,7 @@ func (v Value) Blank() bool {
 		return false
 	}
 	if nd.flags&escaped != 0 {
-		raw = unescape(nil, raw)
+		raw = unescape(raw)
 	}
 	return blank(raw)
 }

@@ -91,7 +91,7 @@ func (v Value) Is(s string) bool {
 	nd := v.node()
 	raw := v.d.body[nd.start:nd.end]
 	if nd.flags&escaped != 0 {
-		raw = unescape(nil, raw)
+		raw = unescape(raw)
 	}
 	return string(raw) == s
 }
@@ -249,7 +249,7 @@ func (v Value) Text(low, high int) string {
 	if nd.flags&escaped == 0 {
 		s = string(raw)
 	} else {
-		s = string(unescape(nil, raw))
+		s = string(unescape(raw))
 	}
 	if len(s) < low || (high >= 0 && len(s) > high) { // characters are no more than bytes
 		if n := utf8.RuneCountInString(s); n < low || n > high {

@@ -69,7 +69,7 @@ func members(t testing.TB, v reflect.Value, path string) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		m := meta.FieldByName(f.Name)
-		if f.Name == "JSON" || !m.IsValid() {
+		if f.Name == "JSON" || f.Name == "ExtraFields" || !m.IsValid() {
 			continue
 		}
 		_, constant := f.Tag.Lookup("default")
