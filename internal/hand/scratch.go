@@ -1,0 +1,84 @@
+package hand
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// scratch is the hand's private folder in the sandbox's temporary folder: the text of the
+// running command, outputs too long for the model, results too many for memory. It is made
+// when first needed, and again should somebody inside remove it.
+type scratch struct {
+	mu      sync.Mutex
+	dir     string
+	outputs []string // paths of outputs, oldest first
+}
+
+// keptOutputs is how many files of long output stay; each is at most maxSpill.
+const keptOutputs = 16
+
+// path returns the path of a file in the folder, which exists at that moment.
+func (s *scratch) path(name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dir != "" {
+		if _, err := os.Lstat(s.dir); err == nil {
+			return filepath.Join(s.dir, name), nil
+		}
+	}
+	if s.dir == "" {
+		dir, err := os.MkdirTemp("", Program+"-")
+		if err != nil {
+			return "", fmt.Errorf("making the hand's temporary folder: %w", err)
+		}
+		s.dir = dir
+	} else if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return "", fmt.Errorf("making the hand's temporary folder again: %w", err)
+	}
+	return filepath.Join(s.dir, name), nil
+}
+
+// create makes a file for the output of the call id, and removes the oldest beyond keptOutputs.
+func (s *scratch) create(id string) (*os.File, error) {
+	path, err := s.path("output-" + fileName(id) + ".txt")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outputs = append(s.outputs, path)
+	if len(s.outputs) > keptOutputs {
+		os.Remove(s.outputs[0])
+		s.outputs = s.outputs[1:]
+	}
+	return f, nil
+}
+
+// remove deletes the folder and what is in it.
+func (s *scratch) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dir != "" {
+		os.RemoveAll(s.dir)
+	}
+}
+
+// fileName turns an id into one that is safe as part of a file's name.
+func fileName(id string) string {
+	safe := func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '-':
+			return r
+		}
+		return '-'
+	}
+	id = strings.Map(safe, id)
+	return id[:min(len(id), 64)]
+}
