@@ -27,7 +27,7 @@ func TestFull(t *testing.T) {
 		if errors.As(err, &e) != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("full(%v) = %v", tt.err, err)
 		}
-		if again := full(err); again != err {
+		if again := full(err); again != err { //nolint:errorlint // the very same is meant
 			t.Errorf("wrapped twice: %v", again)
 		}
 	}

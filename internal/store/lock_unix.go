@@ -21,41 +21,76 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	// A process that was killed a moment ago may still be going down.
+	looks := 0
 	for until := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("locking %s: %w", path, err)
+			return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 		}
 		text, _ := io.ReadAll(io.NewSectionReader(f, 0, 32))
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-		if (pid > 0 && alive(pid)) || time.Now().After(until) {
-			f.Close()
-			return nil, &LockedError{Path: strings.TrimSuffix(path, ".lock"), PID: pid}
+		if pid > 0 && alive(pid) {
+			looks++ // for an instant one that was killed looks alive
+		}
+		if looks == 3 || time.Now().After(until) {
+			return nil, errors.Join(&LockedError{Path: strings.TrimSuffix(path, ".lock"), PID: pid}, f.Close())
 		}
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("writing %s: %w", path, full(err))
+		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
 	}
 	return f, nil
 }
 
-// alive tells whether a process runs. One that is only waiting to be reaped does not.
+// alive tells whether a process runs. One that was killed and is going down, or that waits
+// to be reaped, does not.
 func alive(pid int) bool {
-	if syscall.Kill(pid, 0) == syscall.ESRCH {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return false
 	}
+	// pid (name) state ppid pgrp session tty_nr tpgid flags …
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return !os.IsNotExist(err)
+		return !os.IsNotExist(err) || !hasProc()
 	}
-	_, rest, ok := strings.Cut(string(stat), ") ")
-	return !ok || !(strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X"))
+	fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
+	if len(fields) < 7 {
+		return true
+	}
+	const exiting = 0x4 // PF_EXITING
+	if flags, err := strconv.ParseUint(fields[6], 10, 64); err == nil && flags&exiting != 0 {
+		return false
+	}
+	return fields[0] != "Z" && fields[0] != "X" && !killed(pid)
+}
+
+// killed tells whether a SIGKILL is on its way to a process.
+func killed(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set&(1<<(syscall.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// hasProc tells whether this system lists its processes in /proc.
+func hasProc() bool {
+	_, err := os.Stat("/proc/self/stat")
+	return err == nil
 }

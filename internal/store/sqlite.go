@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"modernc.org/sqlite"
+
 	"croft"
 )
 
@@ -86,7 +88,7 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (_ *sqliteDB
 		if err != nil {
 			err = full(err)
 			if s.writer != nil {
-				s.writer.Close()
+				err = errors.Join(err, s.writer.Close())
 			}
 			s.lock.Close()
 		}
@@ -97,6 +99,11 @@ func openSQLite(ctx context.Context, path string, log *slog.Logger) (_ *sqliteDB
 		return nil, err
 	}
 	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	// fdatasync(2) is what the system's own SQLite uses: all but the file's timestamps is on
+	// the disk. Where there is none, it stays fsync.
+	if _, err := sqlite.Fdatasync(true); err != nil && !errors.Is(err, sqlite.ErrFdatasyncUnavailable) {
 		return nil, err
 	}
 	name := fileURI(path) + pragmas

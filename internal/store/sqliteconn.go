@@ -49,8 +49,8 @@ func (c *sqliteConn) watch() error {
 
 func (c *sqliteConn) close(log *slog.Logger) {
 	c.closeRows()
-	for _, s := range c.stmts {
-		s.Close()
+	for q := range c.stmts {
+		c.forget(q)
 	}
 	if err := c.conn.Close(); err != nil {
 		log.Debug("closing a connection", "err", err)
@@ -60,13 +60,17 @@ func (c *sqliteConn) close(log *slog.Logger) {
 // trim forgets statements when there are too many. It is called between transactions, so
 // that no statement has rows to be read.
 func (c *sqliteConn) trim() {
-	for q, s := range c.stmts {
+	for q := range c.stmts {
 		if len(c.stmts) <= stmtsMost {
 			return
 		}
-		s.Close()
-		delete(c.stmts, q)
+		c.forget(q)
 	}
+}
+
+func (c *sqliteConn) forget(query string) {
+	c.stmts[query].Close() //nolint:errcheck // it repeats the error of the statement's last run
+	delete(c.stmts, query)
 }
 
 func (c *sqliteConn) stmt(query string) (*sql.Stmt, error) {
@@ -93,7 +97,7 @@ func (c *sqliteConn) exec(query string, args []any) (int64, error) {
 
 // run is exec for the statements that begin and end transactions too.
 func (c *sqliteConn) run(query string, args []any) (int64, error) {
-	s, err := c.stmt(query)
+	s, err := c.stmt(query) //nolint:sqlclosecheck // trim closes it
 	if err != nil {
 		return 0, err
 	}
@@ -122,7 +126,7 @@ func (c *sqliteConn) query(query string, args []any) (rows, error) {
 	if c.rolledBack {
 		return nil, errRolledBack
 	}
-	s, err := c.stmt(query)
+	s, err := c.stmt(query) //nolint:sqlclosecheck // trim closes it
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (c *sqliteConn) query(query string, args []any) (rows, error) {
 // again.
 func (c *sqliteConn) closeRows() {
 	for _, r := range c.open {
-		r.Close()
+		r.Close() //nolint:errcheck // nobody reads them any more
 	}
 	clear(c.open)
 	c.open = c.open[:0]
@@ -166,7 +170,7 @@ func (r sqliteRows) Err() error {
 }
 
 func (r sqliteRows) closeRows() {
-	r.Rows.Close()
+	r.Rows.Close() //nolint:errcheck // what failed is in Err
 	if i := slices.Index(r.c.open, r.Rows); i >= 0 {
 		r.c.open = slices.Delete(r.c.open, i, i+1)
 	}

@@ -105,7 +105,7 @@ func TestPanicCarriesItsValue(t *testing.T) {
 		db := open(t, url)
 		func() {
 			defer func() {
-				if p := recover(); p != errRefused {
+				if p := recover(); p != any(errRefused) { //nolint:errorlint // the value itself is carried over
 					t.Errorf("recovered %v", p)
 				}
 			}()
@@ -119,7 +119,7 @@ func TestPanicCarriesItsValue(t *testing.T) {
 		}()
 		func() {
 			defer func() {
-				if p := recover(); p != errRefused {
+				if p := recover(); p != any(errRefused) { //nolint:errorlint // the value itself is carried over
 					t.Errorf("recovered %v from OnCommit", p)
 				}
 			}()
