@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -85,7 +86,8 @@ func (l *Log) Create(ctx context.Context, workspace string, in *CreateInput) (*c
 
 // at puts a field's path on an error that has none.
 func at(path string, err error) error {
-	if e, ok := err.(*croft.Error); ok && e.Path == "" && e.Type == croft.InvalidRequest {
+	var e *croft.Error
+	if errors.As(err, &e) && e.Path == "" && e.Type == croft.InvalidRequest {
 		e.Path = path
 	}
 	return err

@@ -35,6 +35,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"croft"
 )
@@ -69,6 +70,9 @@ func Open(path, process string) (*Folder, error) {
 	return f, nil
 }
 
+// lockWait is how long a new process waits for the lock of one that is just dying.
+const lockWait = 2 * time.Second
+
 // take makes and locks the folder.
 func take(path string) (*Folder, error) {
 	if err := os.MkdirAll(filepath.Join(path, sessions), 0o700); err != nil {
@@ -79,7 +83,12 @@ func take(path string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock of the worker's folder: %w", err)
 	}
-	if err := tryLock(lock); err != nil {
+	err = tryLock(lock)
+	// A worker that was killed holds its lock until its last child has let go of it.
+	for until := time.Now().Add(lockWait); errors.Is(err, errLocked) && time.Now().Before(until); err = tryLock(lock) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err != nil {
 		defer lock.Close()
 		if !errors.Is(err, errLocked) {
 			return nil, fmt.Errorf("locking the worker's folder %s: %w", path, err)
