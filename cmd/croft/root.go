@@ -117,7 +117,7 @@ configuration file (--config, CROFT_CONFIG); the flag wins, then the variable.`,
 	}
 	root.AddCommand(
 		newUp(h), newRun(h), newServer(h), newWorker(h),
-		newList(h), newLogs(h), newKeys(h), newDoctor(h), newVersion(h),
+		newList(h), newLogs(h), newKeys(h), newDoctor(h), newBench(h), newVersion(h),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
