@@ -151,6 +151,9 @@ func (s *session) claim() {
 		}
 	}
 	s.waiting, s.unwanted = nil, nil
+	if s.noJournal != nil {
+		s.state = max(s.state, giving) // the next claim tries anew
+	}
 	s.rest()
 }
 
@@ -281,10 +284,11 @@ func (s *session) close() {
 func (s *session) bury() {
 	defer s.w.wg.Done()
 	s.wg.Wait()
+	// The server may fill the place before its answer is here.
+	s.w.vacate(s)
 	if s.is(giving) {
 		s.release()
 	}
-	s.w.vacate(s)
 	s.cancel()
 	s.mu.Lock()
 	b, prev := s.box, s.prev

@@ -321,6 +321,9 @@ func (w *Worker) serve(f frame) {
 			}
 		})
 	}
+	if s == nil && f.Type == "stop" && f.Reason == "deleted" {
+		w.forget(f.SessionID)
+	}
 	w.mu.Unlock()
 	if s == nil {
 		return
@@ -333,6 +336,24 @@ func (w *Worker) serve(f frame) {
 	case "stop":
 		s.stopped(f.Reason)
 	}
+}
+
+// forget removes what is kept of a deleted session that is not held. w.mu is held.
+func (w *Worker) forget(session string) {
+	if s := w.last[session]; s != nil {
+		s.end(deleted, "the session was deleted")
+		return
+	}
+	if w.ended || !sessionID.MatchString(session) {
+		return
+	}
+	w.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, destroyTimeout)
+		defer cancel()
+		if err := errors.Join(w.folder.Forget(session), w.o.Driver.Remove(ctx, session)); err != nil {
+			w.log.Error("what was kept of a deleted session could not be removed", "session", session, "err", err)
+		}
+	})
 }
 
 // offer takes an offer, if there is room.

@@ -392,6 +392,47 @@ func TestDeletedSession(t *testing.T) {
 	})
 }
 
+// TestSessionIsDeletedElsewhere deletes a session that the worker has given back.
+func TestSessionIsDeletedElsewhere(t *testing.T) {
+	srv := newServer(t)
+	w := begin(t, srv, Options{IdleTimeout: 20 * time.Millisecond})
+	x := srv.add("sesn_1", plain)
+	srv.result(x, srv.bash(x, "echo kept > f"))
+	srv.waitState(x, "stopped")
+	folder := filepath.Join(w.o.Data, "sandboxes", "sesn_1")
+	if _, err := os.Stat(folder); err != nil {
+		t.Fatal(err)
+	}
+	srv.mu.Lock()
+	x.worker, x.of = w.ID(), w.incarnation
+	srv.tell(x, frame{Type: "stop", Reason: "deleted"})
+	srv.mu.Unlock()
+	eventually(t, "the workspace to be gone", func() bool {
+		_, err := os.Stat(folder)
+		return os.IsNotExist(err)
+	})
+}
+
+// TestJournalCannotBeUsed runs nothing that could not be noted, and goes on when it can.
+func TestJournalCannotBeUsed(t *testing.T) {
+	srv := newServer(t)
+	w := begin(t, srv, Options{})
+	x, m := srv.add("sesn_1", plain), newMarks(t)
+	inTheWay := filepath.Join(w.o.Data, "journal", "sesn_1")
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	srv.want(x, srv.bash(x, m.command("echo ran")), "not run", true)
+	srv.waitState(x, "stopped")
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	srv.want(x, srv.bash(x, m.command("echo ran")), "ran", false)
+	if n := m.count(); n != 1 {
+		t.Errorf("the commands ran %d times", n)
+	}
+}
+
 func TestCapacity(t *testing.T) {
 	srv := newServer(t)
 	begin(t, srv, Options{Capacity: 2, IdleTimeout: 50 * time.Millisecond})

@@ -70,6 +70,17 @@ func (f *Folder) Session(session string) (*Journal, error) {
 	return j, nil
 }
 
+// Forget removes the journal of a session that is no more. It must not be open.
+func (f *Folder) Forget(session string) error {
+	if !sessionID.MatchString(session) {
+		return fmt.Errorf("%q cannot be the name of a journal", session)
+	}
+	if err := os.Remove(filepath.Join(f.path, sessions, session)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the journal of %s: %w", session, err)
+	}
+	return nil
+}
+
 func read(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -155,6 +155,15 @@ func TestFileShrinksAndGoes(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("a dropped journal is there: %v", err)
 	}
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, f.Forget("sesn_1"))
+	must(t, f.Forget("sesn_1"))
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("a forgotten journal is there: %v", err)
+	}
+	if err := f.Forget("../worker-id"); err == nil {
+		t.Error("a path was forgotten for a session")
+	}
 	if _, err := f.Session("../x"); err == nil {
 		t.Error("a path was taken for a session")
 	}
