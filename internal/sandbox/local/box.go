@@ -59,11 +59,11 @@ func (d *Driver) create(ctx context.Context, spec *sandbox.Spec) (*box, error) {
 	}
 	defer p.close()
 	b := &box{
-		d: d, id: spec.ID, env: d.environment(spec.Env), group: d.cgroups.place(spec.ID, p.limits),
+		d: d, id: spec.ID, env: d.environment(spec.Env), group: d.cgroups.place(d.groupName(spec.ID), p.limits),
 		ready: make(chan error, 1), dead: make(chan struct{}), destroying: make(chan struct{}, 1),
 		programs: map[uint32]*program{},
 	}
-	if b.claim, err = d.claim(spec.ID); err != nil {
+	if b.claim, err = d.claim(ctx, spec.ID); err != nil {
 		return nil, err
 	}
 	if err := b.claim.write(traces{Cgroups: b.group.dirs}); err != nil {
@@ -80,7 +80,7 @@ func (d *Driver) create(ctx context.Context, spec *sandbox.Spec) (*box, error) {
 
 // begin starts the first process and waits until the sandbox is ready.
 func (b *box) begin(ctx context.Context, p *plan) error {
-	if err := b.d.cgroups.make(b.group, b.id, p.limits); err != nil {
+	if err := b.d.cgroups.make(b.group, b.d.groupName(b.id), p.limits); err != nil {
 		return err
 	}
 	fd, err := unix.MemfdCreate("words", unix.MFD_CLOEXEC)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -227,6 +228,14 @@ func words(file string) ([]string, error) {
 // group is the cgroups of one sandbox.
 type group struct{ dirs []string }
 
+// groupName is the name of a sandbox's groups, which the sandboxes of other data folders do
+// not have.
+func (d *Driver) groupName(id string) string {
+	h := fnv.New32a()
+	h.Write([]byte(d.data)) // never fails
+	return fmt.Sprintf("croft-%08x-%s", h.Sum32(), id)
+}
+
 // setting is a file of a group and what is written to it.
 type setting struct {
 	file, value string
@@ -234,11 +243,12 @@ type setting struct {
 }
 
 // place returns the folders that a sandbox with these limits needs, before they are made.
-func (c *cgroups) place(id string, l limits) *group {
+// name is theirs in each tree.
+func (c *cgroups) place(name string, l limits) *group {
 	g := &group{}
 	for _, controller := range l.controllers() {
 		if p, ok := c.parents[controller]; ok {
-			if dir := filepath.Join(p.dir, "croft-"+id); !slices.Contains(g.dirs, dir) {
+			if dir := filepath.Join(p.dir, name); !slices.Contains(g.dirs, dir) {
 				g.dirs = append(g.dirs, dir)
 			}
 		}
@@ -247,20 +257,20 @@ func (c *cgroups) place(id string, l limits) *group {
 }
 
 // make makes the folders and writes the limits.
-func (c *cgroups) make(g *group, id string, l limits) error {
+func (c *cgroups) make(g *group, name string, l limits) error {
 	for _, dir := range g.dirs {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return fmt.Errorf("make a cgroup: %w", err)
 		}
 	}
-	return c.set(id, l)
+	return c.set(name, l)
 }
 
-func (c *cgroups) set(id string, l limits) error {
+func (c *cgroups) set(name string, l limits) error {
 	for _, controller := range l.controllers() {
 		p := c.parents[controller]
 		for _, s := range l.settings(controller, p.version) {
-			err := control(filepath.Join(p.dir, "croft-"+id, s.file), s.value)
+			err := control(filepath.Join(p.dir, name, s.file), s.value)
 			if err != nil && !(s.optional && errors.Is(err, fs.ErrNotExist)) {
 				return fmt.Errorf("set a cgroup's limit: %w", err)
 			}

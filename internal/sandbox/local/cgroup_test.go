@@ -133,11 +133,11 @@ func TestGroup(t *testing.T) {
 	c := &cgroups{parents: map[string]parent{"memory": {root, 2}, "cpu": {root, 2}}}
 	c.once.Do(func() {})
 	l := limits{memoryMB: 64, cpus: 1}
-	g := c.place("id", l)
+	g := c.place("croft-id", l)
 	if diff := cmp.Diff([]string{filepath.Join(root, "croft-id")}, g.dirs); diff != "" {
 		t.Fatal(diff)
 	}
-	if err := errors.Join(c.set("id", l), g.add(7)); err != nil {
+	if err := errors.Join(c.set("croft-id", l), g.add(7)); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{"memory.max": "67108864", "cpu.max": "100000 100000", "cgroup.procs": "7"} {

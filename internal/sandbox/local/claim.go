@@ -36,8 +36,19 @@ var errLive = errors.New("a sandbox with this id is live")
 
 const claimFile = "live"
 
-// claim takes the lock of the folder of id, which must exist.
-func (d *Driver) claim(id string) (*claim, error) { return takeClaim(d.folder(id), os.O_CREATE) }
+// claim takes the lock of the folder of id, which must exist, and removes what a dead
+// worker may have left of the sandbox.
+func (d *Driver) claim(ctx context.Context, id string) (*claim, error) {
+	c, err := takeClaim(d.folder(id), os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.clear(ctx); err != nil {
+		c.file.Close()
+		return nil, err
+	}
+	return c, nil
+}
 
 // takeClaim opens the file, with the further flag, and locks it.
 func takeClaim(dir string, flag int) (*claim, error) {
@@ -98,7 +109,11 @@ func (d *Driver) Sweep(ctx context.Context) ([]string, error) {
 			continue
 		}
 		if err == nil {
-			err = c.sweep(ctx)
+			if err = c.clear(ctx); err == nil {
+				err = c.release()
+			} else {
+				c.file.Close() // and leave the file to another Sweep
+			}
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("driver local: sweep sandbox %s: %w", id, err))
@@ -110,21 +125,20 @@ func (d *Driver) Sweep(ctx context.Context) ([]string, error) {
 	return swept, errors.Join(failed...)
 }
 
-func (c *claim) sweep(ctx context.Context) error {
+// clear removes what the last holder of the claim left, if it died.
+func (c *claim) clear(ctx context.Context) error {
 	b, err := os.ReadFile(c.file.Name())
 	if err != nil {
-		c.file.Close()
 		return err
 	}
-	var t traces
-	// A worker that died while it wrote had made nothing yet.
-	if json.Unmarshal(b, &t) == nil {
-		if err := t.erase(ctx); err != nil {
-			c.file.Close()
-			return err
-		}
+	if !json.Valid(b) {
+		return nil // it died while it wrote, and had made nothing yet
 	}
-	return c.release()
+	var t traces
+	if err := json.Unmarshal(b, &t); err != nil {
+		return fmt.Errorf("read %s: %w", c.file.Name(), err)
+	}
+	return t.erase(ctx)
 }
 
 // erase ends the first process, if it still runs, and removes the cgroups.

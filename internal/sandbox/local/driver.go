@@ -112,14 +112,14 @@ var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 func (d *Driver) folder(id string) string { return filepath.Join(d.data, kept, id) }
 
 // Remove deletes what is kept of a sandbox that is no more; one that is unknown is no error.
-func (d *Driver) Remove(_ context.Context, id string) error {
+func (d *Driver) Remove(ctx context.Context, id string) error {
 	if !idPattern.MatchString(id) {
 		return fmt.Errorf("driver local: remove sandbox %q: not a sandbox's id", id)
 	}
 	if _, err := os.Stat(d.folder(id)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	claim, err := d.claim(id)
+	claim, err := d.claim(ctx, id)
 	if err != nil {
 		return fmt.Errorf("driver local: remove sandbox %s: %w", id, err)
 	}

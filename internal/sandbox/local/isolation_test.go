@@ -57,6 +57,23 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
+// TestAttemptsAsRoot makes the attempts where the host gives no other user than root, as in
+// a container without the capability to change users.
+func TestAttemptsAsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // then nobody's sandbox is root's
+	}
+	d := newDriver(t, Options{})
+	need(t, d)
+	d.who = identity{}
+	d.layout = newLayout(d.who)
+	b := newBox(t, d, sandbox.Spec{ID: "x"})
+	if out, code := run(t, b, sandbox.HandProgram, "attempts"); out != "tried\n" || code != 0 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	sh(t, b, "touch /workspace/x")
+}
+
 // TestPrivileges looks at many programs, started side by side, because a privilege that
 // belongs to a thread would show in some only.
 func TestPrivileges(t *testing.T) {

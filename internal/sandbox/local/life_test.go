@@ -59,8 +59,17 @@ func worker() {
 		if err != nil {
 			panic(err)
 		}
-		p, err := b.Start(context.Background(), sandbox.Command{Args: []string{"sh", "-c", "echo kept > file; setsid sleep 1000 & sleep 1000"}})
+		r, w, err := os.Pipe()
 		if err != nil {
+			panic(err)
+		}
+		p, err := b.Start(context.Background(), sandbox.Command{
+			Args: []string{"sh", "-c", "echo kept > file; echo ready; setsid sleep 1000 & sleep 1000"}, Stdout: w,
+		})
+		if err != nil {
+			panic(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 6)); err != nil {
 			panic(err)
 		}
 		go p.Wait()
@@ -97,6 +106,9 @@ func TestWorkerKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := d.Create(t.Context(), sandbox.Spec{ID: "w1"}); err == nil {
+		t.Error("a second worker made a sandbox with a live one's id")
+	}
 	if ids, err := d.Sweep(t.Context()); err != nil || len(ids) != 0 {
 		t.Errorf("while the worker lives Sweep removed %q, error %v", ids, err)
 	}
@@ -107,18 +119,27 @@ func TestWorkerKilled(t *testing.T) {
 	for _, pid := range said.PIDs {
 		awaitEnd(t, pid)
 	}
+	// One is made again without a Sweep before it.
+	again := sandbox.Spec{ID: "w2"}
+	if len(said.Dirs) > 0 {
+		again.MemoryMB, again.CPUs = 128, 1
+	}
+	sh(t, newBox(t, d, again), "test -f file")
 	ids, err := d.Sweep(t.Context())
 	if err != nil {
 		t.Error(err)
 	}
 	slices.Sort(ids)
-	if diff := cmp.Diff([]string{"w0", "w1", "w2"}, ids); diff != "" {
+	if diff := cmp.Diff([]string{"w0", "w1"}, ids); diff != "" {
 		t.Errorf("Sweep: %s", diff)
 	}
 	if ids, err := d.Sweep(t.Context()); err != nil || len(ids) != 0 {
 		t.Errorf("a second Sweep removed %q, error %v", ids, err)
 	}
 	for _, dir := range said.Dirs {
+		if strings.HasSuffix(dir, "w2") {
+			continue
+		}
 		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("cgroup %s is left: %v", dir, err)
 		}
@@ -174,7 +195,7 @@ func TestSweepKills(t *testing.T) {
 		if _, err := d.keep(id, "workspace"); err != nil {
 			t.Fatal(err)
 		}
-		c, err := d.claim(id)
+		c, err := d.claim(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +253,7 @@ func inventory(t *testing.T, d *Driver) map[string][]string {
 		inv["children"] = strings.Fields(string(children))
 	}
 	for c, p := range d.cgroups.parents {
-		groups, err := filepath.Glob(filepath.Join(p.dir, "croft-*"))
+		groups, err := filepath.Glob(filepath.Join(p.dir, d.groupName("*")))
 		if err != nil {
 			t.Fatal(err)
 		}

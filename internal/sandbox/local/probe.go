@@ -214,7 +214,7 @@ func (d *Driver) tryLimit(controller string, l limits) error {
 	if err := d.cgroups.available(controller); err != nil {
 		return err
 	}
-	id := croft.NewID("probe")
-	g := d.cgroups.place(id, l)
-	return errors.Join(d.cgroups.make(g, id, l), g.remove(context.Background()))
+	name := d.groupName(croft.NewID("probe"))
+	g := d.cgroups.place(name, l)
+	return errors.Join(d.cgroups.make(g, name, l), g.remove(context.Background()))
 }
