@@ -84,3 +84,24 @@ func BenchmarkAppend(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRead is what looking up one row costs: a transaction with one query.
+func BenchmarkRead(b *testing.B) {
+	for _, kind := range []string{"sqlite", "postgres"} {
+		b.Run(kind, func(b *testing.B) {
+			db := open(b, storetest.URL(b, kind))
+			if err := db.Write(b.Context(), func(tx *store.Tx) error { return insert(tx, "w") }); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				err := db.Read(b.Context(), func(tx *store.Tx) error {
+					var name string
+					return tx.QueryRow(`SELECT name FROM workspaces WHERE id = $1`, "w").Scan(&name)
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

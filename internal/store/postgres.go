@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -242,27 +241,15 @@ func (p *postgresDB) writeOnce(ctx context.Context, fn func(*Tx) error) error {
 	}
 	defer conn.Release()
 	// What has begun runs to its end: a commit whose answer was not awaited would be neither.
-	run := context.WithoutCancel(ctx)
-	tx, err := conn.BeginTx(run, pgx.TxOptions{})
-	if err != nil {
-		return fmt.Errorf("beginning a transaction: %w", err)
-	}
-	committed := false
-	defer func() {
-		if !committed {
-			if err := tx.Rollback(run); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
-				p.log.Debug("rolling back", "err", err)
-			}
-		}
-	}()
-	t := &Tx{Now: croft.Now(), ctx: ctx, run: &pgTx{ctx: run, q: tx}, lock: " FOR UPDATE"}
+	tx := &pgTx{ctx: context.WithoutCancel(ctx), q: conn, begin: "BEGIN", log: p.log}
+	defer tx.rollback()
+	t := &Tx{Now: croft.Now(), ctx: ctx, run: tx, lock: " FOR UPDATE"}
 	if err := fn(t); err != nil {
 		return err
 	}
-	if err := tx.Commit(run); err != nil {
+	if err := tx.commit(); err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
-	committed = true
 	for _, after := range t.after {
 		after()
 	}
@@ -270,65 +257,12 @@ func (p *postgresDB) writeOnce(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (p *postgresDB) read(ctx context.Context, fn func(*Tx) error) error {
-	return pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		return fn(&Tx{Now: croft.Now(), ctx: ctx, run: &pgTx{ctx: ctx, q: tx}})
-	})
-}
-
-// querier is a connection or a transaction.
-type querier interface {
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
-type pgTx struct {
-	ctx context.Context
-	q   querier
-}
-
-func (t *pgTx) exec(query string, args []any) (int64, error) {
-	tag, err := t.q.Exec(t.ctx, query, plain(args)...)
-	return tag.RowsAffected(), err
-}
-
-func (t *pgTx) queryRow(query string, args []any) Row {
-	return pgRow{t.q.QueryRow(t.ctx, query, plain(args)...)}
-}
-
-func (t *pgTx) query(query string, args []any) (rows, error) {
-	r, err := t.q.Query(t.ctx, query, plain(args)...)
+	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("waiting for a connection: %w", err)
 	}
-	return pgRows{r}, nil
-}
-
-type pgRow struct{ pgx.Row }
-
-func (r pgRow) Scan(dest ...any) error {
-	err := r.Row.Scan(dest...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrNoRows
-	}
-	return err
-}
-
-type pgRows struct{ pgx.Rows }
-
-func (r pgRows) closeRows() { r.Rows.Close() }
-
-// plain turns the program's own types into those that the driver knows best. It leaves the
-// caller's slice alone: a function may run again with it, or share it.
-func plain(args []any) []any {
-	out := args
-	for i, a := range args {
-		if t, ok := a.(croft.Time); ok {
-			if &out[0] == &args[0] {
-				out = slices.Clone(args)
-			}
-			out[i] = int64(t)
-		}
-	}
-	return out
+	defer conn.Release()
+	tx := &pgTx{ctx: ctx, q: conn, begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", log: p.log}
+	defer tx.rollback()
+	return fn(&Tx{Now: croft.Now(), ctx: ctx, run: tx})
 }

@@ -251,3 +251,59 @@ func TestManyTexts(t *testing.T) {
 		}
 	})
 }
+
+// TestFirstStatement: whatever the first statement of a transaction is, what follows is in
+// the same transaction, and nothing of it stays when the first one failed.
+func TestFirstStatement(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		if err := db.Write(t.Context(), func(tx *store.Tx) error { return insert(tx, "there") }); err != nil {
+			t.Fatal(err)
+		}
+		var id string
+		firsts := map[string]func(tx *store.Tx) error{
+			"violation":    func(tx *store.Tx) error { return insert(tx, "there") },
+			"syntax":       func(tx *store.Tx) error { _, err := tx.Exec(`INSERT INTO nowhere VALUES (1)`); return err },
+			"query":        func(tx *store.Tx) error { _, err := tx.Query(`SELECT nothing FROM nowhere`); return err },
+			"row":          func(tx *store.Tx) error { return tx.QueryRow(`SELECT nothing FROM nowhere`).Scan(&id) },
+			"fine":         func(tx *store.Tx) error { return insert(tx, "first") },
+			"fine row":     func(tx *store.Tx) error { return tx.QueryRow(`SELECT id FROM workspaces`).Scan(&id) },
+			"no row":       func(tx *store.Tx) error { return tx.QueryRow(`SELECT id FROM workspaces WHERE id = ''`).Scan(&id) },
+			"wrong target": func(tx *store.Tx) error { var n int; return tx.QueryRow(`SELECT id FROM workspaces`).Scan(&n) },
+		}
+		for name, first := range firsts {
+			err := db.Write(t.Context(), func(tx *store.Tx) error {
+				err := first(tx)
+				if good := strings.HasPrefix(name, "fine"); good != (err == nil) {
+					t.Errorf("%s: got %v", name, err)
+				}
+				insert(tx, "second") //nolint:errcheck // on PostgreSQL it may be refused
+				return errRefused
+			})
+			if !errors.Is(err, errRefused) {
+				t.Errorf("%s: got %v", name, err)
+			}
+			if d := cmp.Diff([]string{"there"}, ids(t, db)); d != "" {
+				t.Errorf("%s: rows (-want +got):\n%s", name, d)
+			}
+		}
+		if db.Kind() == "sqlite" {
+			return
+		}
+		// PostgreSQL gives a transaction up with its first failure: a function that goes on all
+		// the same is told.
+		for _, name := range []string{"violation", "syntax", "query", "row"} {
+			err := db.Write(t.Context(), func(tx *store.Tx) error {
+				firsts[name](tx)     //nolint:errcheck // that is what is tried
+				insert(tx, "second") //nolint:errcheck // it is refused
+				return nil
+			})
+			if err == nil {
+				t.Errorf("%s: a failed transaction was called committed", name)
+			}
+			if d := cmp.Diff([]string{"there"}, ids(t, db)); d != "" {
+				t.Errorf("%s: rows (-want +got):\n%s", name, d)
+			}
+		}
+	})
+}

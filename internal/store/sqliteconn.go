@@ -119,7 +119,7 @@ func (c *sqliteConn) failed(err error) error {
 
 func (c *sqliteConn) queryRow(query string, args []any) Row {
 	r, err := c.query(query, args)
-	return &sqliteRow{r: r, err: err}
+	return &firstRow{r: r, err: err}
 }
 
 func (c *sqliteConn) query(query string, args []any) (rows, error) {
@@ -174,23 +174,4 @@ func (r sqliteRows) closeRows() {
 	if i := slices.Index(r.c.open, r.Rows); i >= 0 {
 		r.c.open = slices.Delete(r.c.open, i, i+1)
 	}
-}
-
-type sqliteRow struct {
-	r   rows
-	err error
-}
-
-func (r *sqliteRow) Scan(dest ...any) error {
-	if r.err != nil {
-		return r.err
-	}
-	defer r.r.closeRows()
-	if !r.r.Next() {
-		if err := r.r.Err(); err != nil {
-			return err
-		}
-		return ErrNoRows
-	}
-	return r.r.Scan(dest...)
 }

@@ -145,6 +145,30 @@ type Rows struct{ rows }
 // Close ends the reading. It may be called more than once.
 func (r *Rows) Close() { r.closeRows() }
 
+// firstRow is the Row of a query of which the first row is wanted.
+type firstRow struct {
+	r   rows
+	err error
+}
+
+func (r *firstRow) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.r.closeRows()
+	if !r.r.Next() {
+		if err := r.r.Err(); err != nil {
+			return err
+		}
+		return ErrNoRows
+	}
+	if err := r.r.Scan(dest...); err != nil {
+		return err
+	}
+	r.r.closeRows()
+	return r.r.Err()
+}
+
 // runner is a transaction of a driver.
 type runner interface {
 	exec(query string, args []any) (int64, error)

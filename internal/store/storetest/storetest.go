@@ -5,6 +5,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -99,6 +100,24 @@ func start() (string, error) {
 	return server.url, server.err
 }
 
+// sweep removes the folders of servers whose test binary is gone: most end without Stop.
+func sweep() {
+	owners, _ := filepath.Glob(filepath.Join(os.TempDir(), "croft-pg-*", "owner"))
+	for _, name := range owners {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		pid, err := strconv.Atoi(string(text))
+		if err != nil || pid <= 0 {
+			continue
+		}
+		if p, err := os.FindProcess(pid); err != nil || errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+			os.RemoveAll(filepath.Dir(name))
+		}
+	}
+}
+
 func launch() (string, error) {
 	if given := os.Getenv("CROFT_TEST_POSTGRES"); given != "" {
 		cfg, err := pgx.ParseConfig(given)
@@ -115,11 +134,15 @@ func launch() (string, error) {
 	} else {
 		return "", err
 	}
+	sweep()
 	dir, err := os.MkdirTemp("", "croft-pg-")
 	if err != nil {
 		return "", err
 	}
 	server.dir = dir
+	if err := os.WriteFile(filepath.Join(dir, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return "", err
+	}
 	attr := &syscall.SysProcAttr{}
 	// The server must end with the test binary, however that ends.
 	pdeathsig(attr)
