@@ -120,10 +120,9 @@ func (s *session) claim() {
 	s.api = s.w.o.Client.WithToken(token)
 	s.mu.Lock()
 	s.leased, s.until, s.nextBeat = true, began.Add(s.w.lease()), began
-	prev := s.prev
 	s.mu.Unlock()
-	if prev != nil {
-		prev.drop("the session was given out anew")
+	for p := s.earlier(); p != nil; p = p.earlier() {
+		p.drop("the session was given out anew")
 	}
 	s.w.agenda.sooner(&s.date, began)
 	spec, ok := s.learn()
@@ -157,6 +156,13 @@ func (s *session) claim() {
 	s.rest()
 }
 
+// earlier is the same session's earlier time here, if its remains may not be gone.
+func (s *session) earlier() *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.prev
+}
+
 // enter takes a place in a semaphore, unless the session ends first.
 func (s *session) enter(places chan struct{}) bool {
 	select {
@@ -169,9 +175,9 @@ func (s *session) enter(places chan struct{}) bool {
 
 // openJournal opens the journal once the session's earlier time here is over.
 func (s *session) openJournal() {
-	if s.prev != nil {
+	if prev := s.earlier(); prev != nil {
 		select {
-		case <-s.prev.done:
+		case <-prev.done:
 		case <-s.ctx.Done():
 			s.noJournal = s.ctx.Err()
 			return
@@ -291,13 +297,12 @@ func (s *session) bury() {
 	}
 	s.cancel()
 	s.mu.Lock()
-	b, prev := s.box, s.prev
-	s.box = nil
+	b := s.box
 	s.mu.Unlock()
 	if b != nil {
 		b.destroy()
 	}
-	if prev != nil {
+	if prev := s.earlier(); prev != nil {
 		<-prev.done // it ends by itself, or was dropped
 	}
 	switch {
