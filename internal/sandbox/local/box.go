@@ -112,15 +112,20 @@ func (b *box) begin(ctx context.Context, p *plan) error {
 	for i, f := range p.mounts {
 		fds[i] = int(f.Fd())
 	}
-	if err := b.send(initproc.FrameConfig, 0, p.config.Encode(), fds); err != nil {
-		return fmt.Errorf("configure the first process: %w", err)
-	}
-	began, err := processBegan(b.proc.Pid)
-	if err == nil {
-		err = b.claim.write(traces{PID: b.proc.Pid, Began: began, Cgroups: b.group.dirs})
+	err = b.send(initproc.FrameConfig, 0, p.config.Encode(), fds)
+	if isClosed(err) {
+		<-b.dead
+		return b.lost()
 	}
 	if err != nil {
-		return fmt.Errorf("note the first process: %w", err)
+		return fmt.Errorf("configure the first process: %w", err)
+	}
+	// For Sweep. By now the process may have failed, which ready tells.
+	if began, err := processBegan(b.proc.Pid); err == nil {
+		err = b.claim.write(traces{PID: b.proc.Pid, Began: began, Cgroups: b.group.dirs})
+		if err != nil {
+			return fmt.Errorf("note the first process: %w", err)
+		}
 	}
 	select {
 	case err := <-b.ready:

@@ -31,8 +31,7 @@ const (
 )
 
 // plan is a checked spec: what the first process is told, the descriptors that go with it
-// (mounts, nearly always),
-// and the limits that the worker sets from outside.
+// (mounts, nearly always), and the limits that the worker sets from outside.
 type plan struct {
 	config *initproc.Config
 	mounts []*os.File

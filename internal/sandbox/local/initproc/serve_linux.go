@@ -17,7 +17,8 @@ import (
 // server is the second life: it has no capability, the programs' user and the programs'
 // seccomp filter.
 type server struct {
-	mu sync.Mutex
+	out sync.Mutex // one frame at a time
+	mu  sync.Mutex // guards what follows
 	// hasChild wakes the reaper when there is a child again.
 	hasChild sync.Cond
 	programs map[int]uint32 // pid → the program's number
@@ -48,7 +49,7 @@ func serve() {
 	startThreads()
 	go s.reap()
 	go s.serveKills()
-	writeAll(Frame(FrameReady, 0, nil))
+	s.send(FrameReady, 0, nil)
 	for {
 		h, body, fds, err := readRequest(3)
 		if err != nil {
@@ -100,7 +101,7 @@ func (s *server) start(id uint32, body []byte, fds []int) {
 		if errno := unix.Errno(0); errors.As(err, &errno) {
 			f.Errno = uint32(errno)
 		}
-		writeAll(Frame(FrameRefused, id, f.Encode()))
+		s.send(FrameRefused, id, f.Encode())
 	}
 	req, err := DecodeStart(body)
 	if err != nil || len(req.Args) == 0 {
@@ -140,7 +141,7 @@ func (s *server) start(id uint32, body []byte, fds []int) {
 	}
 	s.programs[pid] = id
 	// While the lock is held, so that the reaper's word comes after this one.
-	writeAll(Frame(FrameStarted, id, nil))
+	s.send(FrameStarted, id, nil)
 	s.hasChild.Signal()
 }
 
@@ -188,7 +189,7 @@ func (s *server) reap() {
 		case err == nil:
 			if id, ok := s.programs[pid]; ok {
 				delete(s.programs, pid)
-				writeAll(Frame(FrameExited, id, binary.LittleEndian.AppendUint32(nil, uint32(status))))
+				s.send(FrameExited, id, binary.LittleEndian.AppendUint32(nil, uint32(status)))
 			}
 		}
 		s.mu.Unlock()
@@ -225,9 +226,7 @@ func (s *server) kill(id uint32) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	writeAll(Frame(FrameKilled, id, nil))
+	s.send(FrameKilled, id, nil)
 }
 
 // tagged lists the living processes that carry a tag.
@@ -312,6 +311,12 @@ func readRequest(max int) (Header, []byte, []int, error) {
 		at += n
 	}
 	return h, body, fds, nil
+}
+
+func (s *server) send(kind Kind, id uint32, body []byte) {
+	s.out.Lock()
+	defer s.out.Unlock()
+	writeAll(Frame(kind, id, body))
 }
 
 // writeAll sends a frame. A worker that is gone is noticed by the next read.
