@@ -31,7 +31,7 @@ func (a *API) createAgent(c *call) error {
 }
 
 func (a *API) getAgent(c *call) error {
-	version := c.query.number("version", 1, 1<<53)
+	version := c.query.number("version", 1<<53)
 	if err := c.query.err(); err != nil {
 		return err
 	}

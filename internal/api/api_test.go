@@ -15,6 +15,9 @@ import (
 	"croft/internal/store"
 )
 
+// newSession is the body of a creation.
+const newSession = `{"agent":"agent_x","environment_id":"env_x"}`
+
 // bearer is the header of a credential that stands alone.
 func bearer(text string) []string {
 	return []string{"x-api-key", "", "authorization", "Bearer " + text}
@@ -22,7 +25,7 @@ func bearer(text string) []string {
 
 func TestRefusals(t *testing.T) {
 	s := serve(t, new(store.DB), nil)
-	const body = `{"events":[{"type":"user.message","content":[]}]}`
+	const body = `{"events":[{"type":"user.message","content":[{"type":"text","text":"hi"}]}]}`
 	sessions, events := "/v1/sessions/"+sessionID, "/v1/sessions/"+sessionID+"/events"
 	work := "/v1/environments/" + envID + "/work/" + workID
 	ownWork := "/v1/environments/" + ownEnvID + "/work/" + workID
@@ -64,7 +67,7 @@ func TestRefusals(t *testing.T) {
 		{"an environment key: another environment's work", "GET", work, "", bearer(envKey), 404, "not_found_error", envID},
 		{"an environment key: a session elsewhere", "GET", "/v1/sessions/sesn_2", "", bearer(envKey), 404, "not_found_error", "sesn_2"},
 		{"an environment key: speaks as the user", "POST", events, body, bearer(envKey), 403, "permission_error", "user.message"},
-		{"an environment key: allows its own call", "POST", events, `{"events":[{"type":"user.tool_confirmation"}]}`, bearer(envKey), 403, "permission_error", "user.tool_confirmation"},
+		{"an environment key: allows its own call", "POST", events, `{"events":[{"type":"user.tool_confirmation","tool_use_id":"sevt_1","result":"allow"}]}`, bearer(envKey), 403, "permission_error", "user.tool_confirmation"},
 		{"a session token: another session", "GET", "/v1/sessions/sesn_2", "", bearer(sessToken), 404, "not_found_error", "sesn_2"},
 		{"a session token: another item", "GET", "/v1/environments/" + envID + "/work/work_2", "", bearer(sessToken), 404, "not_found_error", "work_2"},
 		{"a session token: another environment", "GET", ownWork, "", bearer(sessToken), 404, "not_found_error", ownEnvID},
@@ -154,7 +157,7 @@ func TestAccepted(t *testing.T) {
 	s := serve(t, new(store.DB), nil)
 	work := "/v1/environments/" + envID + "/work/" + workID
 	ownWork := "/v1/environments/" + ownEnvID + "/work/" + workID
-	result := `{"events":[{"type":"user.tool_result"},{"type":"user.custom_tool_result"}]}`
+	result := `{"events":[{"type":"user.tool_result","tool_use_id":"sevt_1"},{"type":"user.custom_tool_result","custom_tool_use_id":"sevt_2"}]}`
 	for _, tt := range []struct {
 		name               string
 		method, path, body string
@@ -197,7 +200,7 @@ func TestAccepted(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s.t = t
 			got := s.do(tt.method, tt.path, tt.body, tt.headers...)
-			if got.StatusCode != 200 || !strings.Contains(got.body, tt.want) || got.Header.Get("request-id") == "" {
+			if got.StatusCode != http.StatusOK || !strings.Contains(got.body, tt.want) || got.Header.Get("request-id") == "" {
 				t.Errorf("%d %s; want %s", got.StatusCode, got.body, tt.want)
 			}
 		})
@@ -211,7 +214,7 @@ func TestAccepted(t *testing.T) {
 	if want := (session.Actor{Workspace: ws}); s.rooms.actor != want {
 		t.Errorf("the key's actor: %+v", s.rooms.actor)
 	}
-	if got := s.do("HEAD", "/v1/sessions/"+sessionID, ""); got.StatusCode != 200 || got.body != "" {
+	if got := s.do("HEAD", "/v1/sessions/"+sessionID, ""); got.StatusCode != http.StatusOK || got.body != "" {
 		t.Errorf("HEAD: %d %q", got.StatusCode, got.body)
 	}
 }
@@ -223,7 +226,7 @@ func TestQueries(t *testing.T) {
 		"&include_archived=true&limit=7&order=asc&page=p&statuses[]=idle&statuses[]=running&deployment_id=d&memory_store_id=m", "")
 	want := session.ListQuery{AgentID: "agent_1", AgentVersion: 3, CreatedGt: at, CreatedLte: at, IncludeArchived: true, Limit: 7, Order: "asc", Page: "p",
 		Statuses: []croft.SessionStatus{"idle", "running"}, DeploymentID: "d", MemoryStoreID: "m"}
-	if diff := cmp.Diff(want, s.rooms.list); diff != "" || got.StatusCode != 200 {
+	if diff := cmp.Diff(want, s.rooms.list); diff != "" || got.StatusCode != http.StatusOK {
 		t.Errorf("%d (-want +got)\n%s", got.StatusCode, diff)
 	}
 	for _, form := range []string{"types[]=a&types[]=b&types[]=c", "types=a&types=b&types=c", "types=a,b,c", "types[]=a&types[]=b,c"} {
@@ -273,7 +276,7 @@ func TestModels(t *testing.T) {
 			t.Errorf("%s: first and last of %v", tt.query, ids)
 		}
 	}
-	if got := s.do("GET", "/v1/models/org%2Fm4", ""); got.StatusCode != 200 || !strings.Contains(got.body, `"id":"org/m4"`) {
+	if got := s.do("GET", "/v1/models/org%2Fm4", ""); got.StatusCode != http.StatusOK || !strings.Contains(got.body, `"id":"org/m4"`) {
 		t.Errorf("an id with a slash: %d %s", got.StatusCode, got.body)
 	}
 }
@@ -302,10 +305,10 @@ func TestNotReady(t *testing.T) {
 		o.Ready = func(context.Context) error { return fmt.Errorf("sessions are still being taken up") }
 	})
 	got := s.do("GET", "/readyz", "")
-	if got.StatusCode != 503 || got.body != `{"reason":"sessions are still being taken up","status":"not ready"}` {
+	if got.StatusCode != http.StatusServiceUnavailable || got.body != `{"reason":"sessions are still being taken up","status":"not ready"}` {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
-	if got := s.do("GET", "/healthz", ""); got.StatusCode != 200 {
+	if got := s.do("GET", "/healthz", ""); got.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 }
@@ -316,8 +319,8 @@ func TestRequestTimeOut(t *testing.T) {
 		<-ctx.Done()
 		return nil, fmt.Errorf("storing: %w", ctx.Err())
 	}
-	got := s.do("POST", "/v1/sessions", `{}`)
-	if typ, _ := got.envelope(); got.StatusCode != 504 || typ != "timeout_error" {
+	got := s.do("POST", "/v1/sessions", newSession)
+	if typ, _ := got.envelope(); got.StatusCode != http.StatusGatewayTimeout || typ != "timeout_error" {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 	// A body that does not come.
@@ -337,7 +340,7 @@ func TestClientLeaves(t *testing.T) {
 		return nil, ctx.Err()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/sessions", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/sessions", strings.NewReader(newSession))
 	if err != nil {
 		t.Fatal(err)
 	}

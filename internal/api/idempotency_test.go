@@ -37,17 +37,17 @@ func TestIdempotencyKey(t *testing.T) {
 		var n atomic.Int64
 		s.rooms.create = made(&n)
 		first := s.create("k1", `{"title":"a"}`)
-		if first.StatusCode != 200 || first.Header.Get("idempotent-replayed") != "" {
+		if first.StatusCode != http.StatusOK || first.Header.Get("idempotent-replayed") != "" {
 			t.Fatalf("%d %s", first.StatusCode, first.body)
 		}
 		again := s.create("k1", `{"title":"a"}`)
-		if again.StatusCode != 200 || again.body != first.body || again.Header.Get("idempotent-replayed") != "true" || again.Header.Get("request-id") == first.Header.Get("request-id") {
+		if again.StatusCode != http.StatusOK || again.body != first.body || again.Header.Get("idempotent-replayed") != "true" || again.Header.Get("request-id") == first.Header.Get("request-id") {
 			t.Errorf("repeated: %d %s", again.StatusCode, again.body)
 		}
-		if got := s.create("k1", `{"title":"b"}`); got.StatusCode != 400 {
+		if got := s.create("k1", `{"title":"b"}`); got.StatusCode != http.StatusBadRequest {
 			t.Errorf("with another body: %d %s", got.StatusCode, got.body)
 		}
-		if got := s.do("POST", "/v1/agents", `{"title":"a"}`, "idempotency-key", "k1"); got.StatusCode != 400 || !strings.Contains(got.body, "another request") {
+		if got := s.do("POST", "/v1/agents", `{"title":"a"}`, "idempotency-key", "k1"); got.StatusCode != http.StatusBadRequest || !strings.Contains(got.body, "another request") {
 			t.Errorf("with another path: %d %s", got.StatusCode, got.body)
 		}
 		if got := s.create("k2", `{"title":"a"}`); got.body == first.body {
@@ -69,11 +69,11 @@ func TestIdempotencyKey(t *testing.T) {
 			o.Access = fakeAccess{apiKey: &p}
 		})
 		stranger.rooms.create = made(&n)
-		if got := stranger.create("k1", `{"title":"a"}`); got.body == first.body || got.StatusCode != 200 {
+		if got := stranger.create("k1", `{"title":"a"}`); got.body == first.body || got.StatusCode != http.StatusOK {
 			t.Errorf("in another workspace: %d %s", got.StatusCode, got.body)
 		}
 		// A route that makes nothing takes no notice.
-		if got := s.do("POST", "/v1/sessions/"+sessionID+"/archive", "", "idempotency-key", "k1"); got.StatusCode == 400 {
+		if got := s.do("POST", "/v1/sessions/"+sessionID+"/archive", "", "idempotency-key", "k1"); got.StatusCode == http.StatusBadRequest {
 			t.Errorf("%s", got.body)
 		}
 	})
@@ -83,11 +83,11 @@ func TestIdempotencyKeyAfterRefusal(t *testing.T) {
 	withDB(t, func(t *testing.T, s *server) {
 		var n atomic.Int64
 		s.rooms.create = func(context.Context) (*croft.Session, error) { return nil, croft.Invalid("agent", "is missing") }
-		if got := s.create("k", `{}`); got.StatusCode != 400 {
+		if got := s.create("k", `{}`); got.StatusCode != http.StatusBadRequest {
 			t.Fatalf("%d %s", got.StatusCode, got.body)
 		}
 		s.rooms.create = made(&n)
-		if got := s.create("k", `{"title":"b"}`); got.StatusCode != 200 {
+		if got := s.create("k", `{"title":"b"}`); got.StatusCode != http.StatusOK {
 			t.Errorf("nothing was done, the key is free: %d %s", got.StatusCode, got.body)
 		}
 	})
@@ -100,12 +100,12 @@ func TestIdempotencyKeyAfterFault(t *testing.T) {
 			"panics": func(context.Context) (*croft.Session, error) { panic("at the disco") },
 		} {
 			s.rooms.create = fault
-			if got := s.create(key, `{}`); got.StatusCode != 500 || strings.Contains(got.body, "disk") || strings.Contains(got.body, "disco") {
+			if got := s.create(key, `{}`); got.StatusCode != http.StatusInternalServerError || strings.Contains(got.body, "disk") || strings.Contains(got.body, "disco") {
 				t.Errorf("%s: %d %s", key, got.StatusCode, got.body)
 			}
 			var n atomic.Int64
 			s.rooms.create = made(&n)
-			if got := s.create(key, `{}`); got.StatusCode != 200 || n.Load() != 1 {
+			if got := s.create(key, `{}`); got.StatusCode != http.StatusOK || n.Load() != 1 {
 				t.Errorf("%s: nothing was kept, so the key is free: %d %s", key, got.StatusCode, got.body)
 			}
 		}
@@ -184,7 +184,7 @@ func TestIdempotencyKeyEnds(t *testing.T) {
 			s.create(fmt.Sprint("old", i), `{}`)
 		}
 		s.age(keyLife + time.Minute)
-		if got := s.create("old0", `{"title":"another body"}`); got.StatusCode != 200 || got.Header.Get("idempotent-replayed") != "" {
+		if got := s.create("old0", `{"title":"another body"}`); got.StatusCode != http.StatusOK || got.Header.Get("idempotent-replayed") != "" {
 			t.Errorf("a key past its life: %d %s", got.StatusCode, got.body)
 		}
 		if n.Load() != 6 || s.keys() != 1 {
@@ -216,7 +216,7 @@ func TestIdempotencyKeyAtTheSameTime(t *testing.T) {
 		close(answers)
 		want := (<-elsewhere).body
 		for got := range answers {
-			if got.StatusCode != 200 || got.body != want {
+			if got.StatusCode != http.StatusOK || got.body != want {
 				t.Errorf("%d %s, want %s", got.StatusCode, got.body, want)
 			}
 		}
@@ -237,7 +237,7 @@ func TestIdempotencyKeyOfAClientThatLeft(t *testing.T) {
 			return made(&n)(ctx)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/sessions", strings.NewReader(`{"agent":"agent_x","environment_id":"env_x"}`))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+"/v1/sessions", strings.NewReader(newSession))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestIdempotencyKeyOfAClientThatLeft(t *testing.T) {
 			t.Fatal("the request was answered")
 		}
 		close(release)
-		if got := s.create("k", `{}`); got.StatusCode != 200 || got.Header.Get("idempotent-replayed") != "true" || n.Load() != 1 {
+		if got := s.create("k", `{}`); got.StatusCode != http.StatusOK || got.Header.Get("idempotent-replayed") != "true" || n.Load() != 1 {
 			t.Errorf("%d %s; %d sessions were made", got.StatusCode, got.body, n.Load())
 		}
 	})

@@ -40,9 +40,9 @@ func (t inProcess) RoundTrip(req *http.Request) (*http.Response, error) {
 	go x.serve(t.h, in)
 	select {
 	case <-x.ready:
-	case <-ctx.Done():
+	case <-req.Context().Done(): // not ctx: that ends with a quick handler, too
 		x.abandon()
-		return nil, ctx.Err()
+		return nil, req.Context().Err()
 	}
 	if x.failed != nil {
 		return nil, x.failed

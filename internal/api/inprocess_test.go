@@ -40,13 +40,13 @@ func TestInProcess(t *testing.T) {
 		if err != nil || string(got) != "POST /v1/x?a=b croft HTTP/1.1 hello" || resp.ContentLength != int64(len(got)) {
 			t.Errorf("%q, %v, %d bytes told", got, err, resp.ContentLength)
 		}
-		if resp.StatusCode != 409 || resp.Status != "409 Conflict" || resp.Header.Get("request-id") != "req_1" || resp.Header.Get("late") != "" {
+		if resp.StatusCode != http.StatusConflict || resp.Status != "409 Conflict" || resp.Header.Get("request-id") != "req_1" || resp.Header.Get("late") != "" {
 			t.Errorf("%s %v", resp.Status, resp.Header)
 		}
 	})
 	t.Run("an empty answer", func(t *testing.T) {
 		resp, err := inProc(t, t.Context(), func(http.ResponseWriter, *http.Request) {}, nil)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatal(resp, err)
 		}
 		if got, err := io.ReadAll(resp.Body); len(got) != 0 || err != nil || resp.Body.Close() != nil {

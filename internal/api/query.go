@@ -66,22 +66,22 @@ func (q *query) err() error { return q.fault }
 
 func (q *query) text(name string) string { return q.values.Get(name) }
 
-// number reads a whole number from low to high; 0 when absent.
-func (q *query) number(name string, low, high int64) int64 {
+// number reads a whole number from 1 to high; 0 when absent.
+func (q *query) number(name string, high int64) int64 {
 	text := q.values.Get(name)
 	if !q.values.Has(name) {
 		return 0
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < low || n > high {
-		q.bad(name, "accepted is a whole number from %d to %d", low, high)
+	if err != nil || n < 1 || n > high {
+		q.bad(name, "accepted is a whole number from 1 to %d", high)
 		return 0
 	}
 	return n
 }
 
 // limit is a page's size, at most high; 0 when absent.
-func (q *query) limit(high int64) int { return int(q.number("limit", 1, high)) }
+func (q *query) limit(high int64) int { return int(q.number("limit", high)) }
 
 func (q *query) boolean(name string) bool {
 	switch q.values.Get(name) {

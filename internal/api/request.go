@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -111,11 +110,25 @@ func appendData(data []json.RawMessage) []byte {
 	return append(b, ']')
 }
 
+const (
+	// small is a body for which no write deadline is set, in bytes.
+	small = 4 << 10
+	// answerTime is how long a client may take for an answer.
+	answerTime = 2 * time.Minute
+)
+
 // send writes a whole response of JSON.
 func (c *call) send(status int, body []byte) {
 	h := c.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if len(body) > small {
+		// A client that does not read must not hold the handler for ever. What is small
+		// fits into the connection's buffers.
+		control := http.NewResponseController(c)
+		_ = control.SetWriteDeadline(time.Now().Add(answerTime))
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	}
 	c.WriteHeader(status)
-	_, _ = io.Copy(c, bytes.NewReader(body)) // the client may have left
+	_, _ = c.Write(body) // the client may have left
 }

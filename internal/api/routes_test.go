@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -158,7 +159,7 @@ func TestEveryRouteOfTheSDK(t *testing.T) {
 			if line != nil {
 				t.Errorf("%s is in the table, and none of this API's nouns", name)
 			}
-			if got := s.do(r.method, strings.ReplaceAll(r.path, "%s", "x"), "", "anthropic-beta", all); got.StatusCode != 404 {
+			if got := s.do(r.method, strings.ReplaceAll(r.path, "%s", "x"), "", "anthropic-beta", all); got.StatusCode != http.StatusNotFound {
 				t.Errorf("%s: %d", name, got.StatusCode)
 			}
 			continue
@@ -181,17 +182,17 @@ func TestEveryRouteOfTheSDK(t *testing.T) {
 		}
 		got := s.do(r.method, path+"?beta=true", "", "anthropic-beta", all)
 		typ, message := got.envelope()
-		if got.StatusCode != 501 || typ != "api_error" || message != r.method+" "+path+" is not served by this version of Croft" {
+		if got.StatusCode != http.StatusNotImplemented || typ != "api_error" || message != r.method+" "+path+" is not served by this version of Croft" {
 			t.Errorf("%s: %d %s: %s", name, got.StatusCode, typ, message)
 		}
 		if got.Header.Get("x-should-retry") != "false" {
 			t.Errorf("%s: the official clients would try it again", name)
 		}
-		if got := s.do(r.method, path, "", "x-api-key", ""); got.StatusCode != 401 {
+		if got := s.do(r.method, path, "", "x-api-key", ""); got.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s without a credential: %d", name, got.StatusCode)
 		}
 		if line.beta != none {
-			if got := s.do(r.method, path, "", "anthropic-beta", ""); got.StatusCode != 404 {
+			if got := s.do(r.method, path, "", "anthropic-beta", ""); got.StatusCode != http.StatusNotFound {
 				t.Errorf("%s without its beta: %d", name, got.StatusCode)
 			}
 		}

@@ -66,7 +66,7 @@ func (a *API) listSessions(c *call) error {
 	q := &c.query
 	in := session.ListQuery{
 		AgentID:         q.text("agent_id"),
-		AgentVersion:    q.number("agent_version", 1, 1<<53),
+		AgentVersion:    q.number("agent_version", 1<<53),
 		CreatedGt:       q.time("created_at[gt]"),
 		CreatedGte:      q.time("created_at[gte]"),
 		CreatedLt:       q.time("created_at[lt]"),

@@ -62,7 +62,7 @@ func (e *echo) Run(r session.Run) {
 			<-hold
 		}
 		last := ""
-		_ = e.log.History(ctx, r.Session, r.Fence.Thread, 0, r.Seq, func(ev *croft.Event) error {
+		_ = e.log.History(ctx, r.Session, r.Fence.Thread, r.Seq-6, r.Seq, func(ev *croft.Event) error {
 			var m struct {
 				Content []struct {
 					Text string `json:"text"`
@@ -144,7 +144,7 @@ func start(t *testing.T, url string) *stack {
 		t.Fatal(err)
 	}
 	s.url = "http://" + ln.Addr().String()
-	s.http = s.api.HTTPServer()
+	s.http = &http.Server{Handler: s.api, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.http.Serve(ln) }()
 	return s
 }

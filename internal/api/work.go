@@ -43,7 +43,7 @@ func (a *API) ackWork(c *call) error {
 }
 
 func (a *API) heartbeatWork(c *call) error {
-	expected, ttl := c.query.text("expected_last_heartbeat"), c.query.number("desired_ttl_seconds", 1, 1<<31-1)
+	expected, ttl := c.query.text("expected_last_heartbeat"), c.query.number("desired_ttl_seconds", 1<<31-1)
 	if err := c.query.err(); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (a *API) workSpec(c *call) error {
 // worker does, so that the queue knows at once when it is gone.
 func (a *API) offers(c *call) error {
 	in := work.Attach{Workspace: c.workspace(), EnvironmentID: c.who.EnvironmentID,
-		Worker: c.query.text("worker"), Incarnation: c.query.text("incarnation"), Capacity: int(c.query.number("capacity", 1, 100_000))}
+		Worker: c.query.text("worker"), Incarnation: c.query.text("incarnation"), Capacity: int(c.query.number("capacity", 100_000))}
 	if c.who.Kind == access.Fleet {
 		in.EnvironmentID = ""
 	}
