@@ -349,24 +349,28 @@ func TestSlowReader(t *testing.T) {
 		resp := open("")
 		watch := c.Beta.Sessions.Events.StreamEvents(ctx, m.session.ID, anthropic.BetaSessionEventStreamParams{})
 		defer watch.Close()
+		var seen []string
+		r := sse.NewReader(resp.Body, 0)
+		read := func() (f sse.Frame, ok bool) {
+			f, err := r.Next()
+			if f.ID != "" {
+				seen = append(seen, f.ID)
+			}
+			return f, err == nil
+		}
+		s.say(c, m.session.ID, "hello")
+		for f, ok := read(); ok && f.Event != "session.status_idle"; f, ok = read() {
+		}
+		until(s.t, watch, "session.status_idle", nil)
+		// From now on the first client does not read.
 		for range 5 { // of a thousand: more events than a tail keeps
 			s.say(c, m.session.ID, slices.Repeat([]string{"more"}, 1000)...)
 			until(s.t, watch, "session.status_idle", nil)
 		}
-		// Only now the first client reads.
-		var seen []string
-		r := sse.NewReader(resp.Body, 0)
 		reason := ""
-		for {
-			f, err := r.Next()
-			if err != nil {
-				break
-			}
+		for f, ok := read(); ok; f, ok = read() {
 			if f.Event == "error" {
 				reason = string(f.Data)
-			}
-			if f.ID != "" {
-				seen = append(seen, f.ID)
 			}
 		}
 		if !strings.Contains(reason, `"type":"timeout_error"`) || !strings.Contains(reason, "Last-Event-ID") || !strings.Contains(reason, `"request_id":"`+resp.Header.Get("request-id")+`"`) {
@@ -382,12 +386,8 @@ func TestSlowReader(t *testing.T) {
 		}
 		r = sse.NewReader(open(seen[len(seen)-1]).Body, 0)
 		for len(seen) < len(listed) {
-			f, err := r.Next()
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			if f.ID != "" {
-				seen = append(seen, f.ID)
+			if _, ok := read(); !ok {
+				s.t.Fatal("the second stream ended")
 			}
 		}
 		if !slices.Equal(seen, listed) {
