@@ -3,7 +3,7 @@
 // shell behind bash, and the results that the other side has not yet acknowledged. It may
 // import the standard library and one pseudo-terminal package, nothing else: the hand is
 // the same binary as everything else in Croft, entered from the init of
-// croft/internal/hand/entry, so every import here is paid at the start of each sandbox.
+// croft/internal/entry, so every import here is paid at the start of each sandbox.
 //
 // A driver starts the hand as argv[0] = Program with the sandbox's working folder as its
 // directory and the sandbox's environment as its own. The worker holds the other ends of

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	_ "croft/internal/entry" // the test's binary is the hand when executed as one
 	"croft/internal/hand"
-	_ "croft/internal/hand/entry" // the test's binary is the hand when executed as one
 	"croft/internal/hand/tools"
 )
 
