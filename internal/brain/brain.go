@@ -168,8 +168,9 @@ func (b *Brain) ask(ctx context.Context, r session.Run) (*session.Reply, error) 
 	if mind.agent.System != nil && *mind.agent.System != "" {
 		req.System = []string{*mind.agent.System}
 	}
-	if mind.agent.Model.Effort != nil {
-		req.Effort = mind.agent.Model.Effort.Type
+	// "high" is what a model does unasked; not every model takes the field.
+	if e := mind.agent.Model.Effort; e != nil && e.Type != "high" {
+		req.Effort = e.Type
 	}
 	if mind.agent.Model.InferenceGeo != nil {
 		req.InferenceGeo = *mind.agent.Model.InferenceGeo

@@ -316,8 +316,12 @@ func (l *Log) Delete(ctx context.Context, workspace, id string) error {
 			Data: json.RawMessage(`{"id":"` + event + `","type":"` + string(croft.SessionDeleted) + `","processed_at":"` + c.now.String() + `"}`)}
 		tx.OnCommit(func() {
 			l.hub.gone(id, last)
-			if w := c.st.Work; w != nil && l.queue != nil {
-				l.queue.End(w.ID, id, "deleted")
+			if l.queue != nil {
+				item := ""
+				if c.st.Work != nil {
+					item = c.st.Work.ID
+				}
+				l.queue.Gone(workspace, item, id)
 			}
 		})
 		return nil

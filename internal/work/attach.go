@@ -267,12 +267,19 @@ func (q *Queue) Cancel(id, session, call string) {
 // End tells the holder of an item to give its sandbox up, with the reason.
 func (q *Queue) End(id, session, reason string) {
 	q.tell(id, Frame{Type: "stop", WorkID: id, SessionID: session, Reason: reason})
-	if reason == "deleted" {
-		// The item is gone with its session: nobody will give it back.
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.forget(id)
+}
+
+// Gone tells every attached worker of a workspace that a session was deleted, item and all:
+// whoever keeps a folder of it may remove it. item is "" when it had none.
+func (q *Queue) Gone(workspace, item, session string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for a := range q.attach {
+		if a.Workspace == workspace {
+			a.push(Frame{Type: "stop", WorkID: item, SessionID: session, Reason: "deleted"})
+		}
 	}
+	q.forget(item)
 }
 
 // forget drops what is kept in memory of an item; q.mu is held.

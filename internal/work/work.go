@@ -260,7 +260,8 @@ func hash(token string) string {
 }
 
 // Ack claims an item for a worker and returns it with its secret. Somebody else's claim is
-// a 409: the offer is lost, nothing more.
+// a 409: the offer is lost, nothing more. The same process may ask again until its first
+// heartbeat, where it did not get the answer: it is given another secret for the same claim.
 func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, incarnation string) (*Item, error) {
 	if worker == "" {
 		return nil, croft.Invalid("worker", "accepted is the worker's own id, at most 100 characters")
@@ -275,6 +276,13 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 		i, err := q.item(tx, workspace, environment, id, false)
 		if err != nil {
 			return err
+		}
+		if i.State == starting && i.worker == worker && i.incarnation == incarnation && i.heartbeat == NoHeartbeat {
+			if _, err := tx.Exec(`UPDATE work SET token_hash = $1 WHERE id = $2`, hash(token), id); err != nil {
+				return fmt.Errorf("claiming work item %s: %w", id, err)
+			}
+			item = i
+			return i.setSecret(token)
 		}
 		if i.State != queued {
 			return croft.Errorf(croft.Conflict, "work item %q is %s: another worker has it", id, i.State)
@@ -292,12 +300,10 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 		if n == 0 {
 			return croft.Errorf(croft.Conflict, "work item %q was claimed by another worker", id)
 		}
-		secret, err := json.Marshal(map[string]string{"sessions_token": token})
-		if err != nil {
+		i.State, i.AcknowledgedAt, i.claim, i.worker = starting, tx.Now, i.claim+1, worker
+		if err := i.setSecret(token); err != nil {
 			return err
 		}
-		text := base64.RawURLEncoding.EncodeToString(secret)
-		i.State, i.AcknowledgedAt, i.Secret, i.claim, i.worker = starting, tx.Now, &text, i.claim+1, worker
 		item = i
 		tx.OnCommit(func() {
 			q.mu.Lock()
@@ -315,6 +321,17 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 		return nil
 	})
 	return item, err
+}
+
+// setSecret puts the token into the item as workers read it.
+func (i *Item) setSecret(token string) error {
+	b, err := json.Marshal(map[string]string{"sessions_token": token})
+	if err != nil {
+		return fmt.Errorf("writing the secret of %s: %w", i.ID, err)
+	}
+	text := base64.RawURLEncoding.EncodeToString(b)
+	i.Secret = &text
+	return nil
 }
 
 func (q *Queue) wake() {
