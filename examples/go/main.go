@@ -26,7 +26,7 @@ func run(ctx context.Context, model string) error {
 	client := anthropic.NewClient() // reads ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY
 	agent, err := client.Beta.Agents.New(ctx, anthropic.BetaAgentNewParams{
 		Name:  "go example",
-		Model: anthropic.BetaManagedAgentsModelConfigParams{ID: anthropic.BetaManagedAgentsModel(model)},
+		Model: anthropic.BetaManagedAgentsModelConfigParams{ID: model},
 		Tools: []anthropic.BetaAgentNewParamsToolUnion{{OfAgentToolset20260401: &anthropic.BetaManagedAgentsAgentToolset20260401Params{
 			Type: anthropic.BetaManagedAgentsAgentToolset20260401ParamsTypeAgentToolset20260401}}},
 	})
@@ -43,7 +43,7 @@ func run(ctx context.Context, model string) error {
 		return fmt.Errorf("creating a session: %w", err)
 	}
 	stream := client.Beta.Sessions.Events.StreamEvents(ctx, session.ID, anthropic.BetaSessionEventStreamParams{})
-	defer stream.Close()
+	defer stream.Close() //nolint:errcheck // nothing was written
 	_, err = client.Beta.Sessions.Events.Send(ctx, session.ID, anthropic.BetaSessionEventSendParams{Events: []anthropic.BetaManagedAgentsEventParamsUnion{{
 		OfUserMessage: &anthropic.BetaManagedAgentsUserMessageEventParams{
 			Type: anthropic.BetaManagedAgentsUserMessageEventParamsTypeUserMessage,

@@ -117,7 +117,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	kind, _, _ := strings.Cut(o.DatabaseURL, ":")
 	r := &run{Options: o, dir: dir, report: &Report{At: croft.Now(), Database: kind,
 		System: fmt.Sprintf("%s/%s, %d CPUs, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())}}
-	if r.model, err = newScripted(); err != nil {
+	if r.model, err = newScripted(ctx); err != nil {
 		return nil, err
 	}
 	defer r.model.close()
@@ -275,7 +275,7 @@ func (r *run) turns(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer stream.Close() //nolint:errcheck // nothing was written
 	var whole, first []time.Duration
 	for range r.Turns + 20 {
 		began := time.Now()
@@ -322,7 +322,7 @@ func (r *run) calls(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer stream.Close()
+		defer stream.Close() //nolint:errcheck // nothing was written
 		arrivals := r.model.watch(text)
 		defer r.model.unwatch(text)
 		if err := r.send(ctx, id, text); err != nil {
@@ -411,7 +411,7 @@ func (r *run) whole(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer stream.Close() //nolint:errcheck // nothing was written
 	if err := r.send(ctx, id, "say"); err != nil {
 		return err
 	}

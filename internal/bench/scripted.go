@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,8 +23,9 @@ type scripted struct {
 	watchers map[string]chan time.Time
 }
 
-func newScripted() (*scripted, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func newScripted(ctx context.Context) (*scripted, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the scripted model: %w", err)
 	}
@@ -33,7 +35,7 @@ func newScripted() (*scripted, error) {
 	return s, nil
 }
 
-func (s *scripted) close() { s.server.Close() }
+func (s *scripted) close() { _ = s.server.Close() }
 
 // watch tells when each request of that script arrived.
 func (s *scripted) watch(script string) <-chan time.Time {

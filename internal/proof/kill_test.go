@@ -58,7 +58,6 @@ type victim struct {
 	address, url   string
 	database       string
 	fleetKey       string
-	mu             sync.Mutex
 	server, worker *croft
 	startedAt      time.Time // of the present server process
 }

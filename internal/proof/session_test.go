@@ -48,8 +48,6 @@ turns:
     reply: One ran, one did not.
 `
 
-func ptr[T any](v T) *T { return &v }
-
 func newAgent(t *testing.T, c anthropic.Client, model string, ask bool) *anthropic.BetaManagedAgentsAgent {
 	t.Helper()
 	set := &anthropic.BetaManagedAgentsAgentToolset20260401Params{Type: anthropic.BetaManagedAgentsAgentToolset20260401ParamsTypeAgentToolset20260401}
@@ -58,7 +56,7 @@ func newAgent(t *testing.T, c anthropic.Client, model string, ask bool) *anthrop
 	}
 	agent, err := c.Beta.Agents.New(t.Context(), anthropic.BetaAgentNewParams{
 		Name:   "proof",
-		Model:  anthropic.BetaManagedAgentsModelConfigParams{ID: anthropic.BetaManagedAgentsModel(model)},
+		Model:  anthropic.BetaManagedAgentsModelConfigParams{ID: model},
 		System: anthropic.String("You test."),
 		Tools: []anthropic.BetaAgentNewParamsToolUnion{{OfAgentToolset20260401: set}, {OfCustom: &anthropic.BetaManagedAgentsCustomToolParams{
 			Type: anthropic.BetaManagedAgentsCustomToolParamsTypeCustom, Name: "get_weather", Description: "The weather of a place.",
