@@ -9,12 +9,14 @@
 // A request passes, in this order:
 //
 //	the route            unknown: 404; known with another method: 405
-//	the credential       access.go: 401
-//	its scope            what this kind of credential may call: 403, or 404 for a foreign id
-//	anthropic-beta       what the noun demands: 404 without it
-//	the body             at most croft.MaxBody: 413
-//	Idempotency-Key      idempotency.go: the first answer again
+//	the credential       unknown, or two of them: 401 (auth.go)
+//	its scope            a route that is not for this kind of credential: 403
+//	anthropic-beta       without what the noun demands: 404
+//	the path's ids       what the credential was not made for: 404
 //	the handler          of a route that is not served yet: 501
+//	the query            what the route does not know: 400 (query.go)
+//	the body             more than croft.MaxBody: 413
+//	Idempotency-Key      seen before: the first answer (idempotency.go)
 //
 // Every response carries the header request-id. A handler returns an error, and API.fail is
 // the one place that turns errors into responses; a *croft.Error is for the client to see,
@@ -73,7 +75,7 @@ type API struct {
 	keys    inFlight
 }
 
-// New makes an API. It fails when a part is missing or two routes contradict one another.
+// New makes an API. It fails when a part is missing.
 func New(o Options) (*API, error) {
 	if o.DB == nil || o.Access == nil || o.Agents == nil || o.Environments == nil || o.Sessions == nil || o.Work == nil || o.Models == nil {
 		return nil, errors.New("api: a part is missing")

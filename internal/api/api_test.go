@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -327,6 +328,17 @@ func TestRequestTimeOut(t *testing.T) {
 	conn := s.dial("POST /v1/sessions HTTP/1.1\r\nHost: x\r\nx-api-key: " + apiKey + "\r\nanthropic-beta: " + managed + "\r\nContent-Length: 10\r\n\r\n{")
 	if answer := conn.all(t); !strings.HasPrefix(answer, "HTTP/1.1 504") || !strings.Contains(answer, "did not arrive") {
 		t.Error(answer)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	s := serve(t, new(store.DB), nil)
+	s.rooms.create = func(context.Context) (*croft.Session, error) {
+		return nil, fmt.Errorf("storing session sesn_x: %w", &store.FullError{Cause: errors.New("/var/secret/croft.db: no space left")})
+	}
+	got := s.do("POST", "/v1/sessions", newSession)
+	if typ, message := got.envelope(); got.StatusCode != http.StatusInternalServerError || typ != "api_error" || message != "this server's disk is full: nothing was stored" {
+		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 }
 

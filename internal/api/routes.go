@@ -165,6 +165,7 @@ func unserved(beta string, who who, paths ...string) []route {
 
 // byPath groups the table by pattern, since one handler answers all methods of a path: so
 // the 405 is ours, with the envelope. Patterns that differ by the names of ids alone are one.
+// Two lines for the same route are a fault of the program, and panic.
 func byPath(table []route) map[string]map[string]*route {
 	paths := map[string]map[string]*route{}
 	shapes := map[string]string{} // the pattern without names: the first such pattern
