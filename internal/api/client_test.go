@@ -363,7 +363,7 @@ func TestSlowReader(t *testing.T) {
 		}
 		until(s.t, watch, "session.status_idle", nil)
 		// From now on the first client does not read.
-		for range 5 { // of a thousand: more events than a tail keeps
+		for range 7 { // of a thousand: more events than a tail keeps, beside what the stream has taken from it
 			s.say(c, m.session.ID, slices.Repeat([]string{"more"}, 1000)...)
 			until(s.t, watch, "session.status_idle", nil)
 		}
