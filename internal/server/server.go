@@ -230,10 +230,12 @@ func (s *Server) serve() error {
 	})
 	s.later(func(ctx context.Context) error {
 		defer s.serving.Wait()
+		// Streams that the HTTP server still holds would keep it from ending.
+		ended := s.api.Shutdown(ctx)
 		if err := s.http.Shutdown(ctx); err != nil {
 			return errors.Join(fmt.Errorf("requests were cut off: %w", err), s.http.Close())
 		}
-		return nil
+		return ended
 	})
 	if err := writeState(s.cfg.Data, State{Address: s.url, PID: os.Getpid(), Version: s.o.Version}); err != nil {
 		return err

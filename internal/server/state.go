@@ -108,8 +108,9 @@ func ReadState(data string) (*State, error) {
 		return nil, fmt.Errorf("finding the server of %s: %w", data, err)
 	}
 	var st State
-	if err := json.Unmarshal(text, &st); err != nil || st.Address == "" {
-		return nil, nil // a power cut while it was written; the server is gone, too
+	_ = json.Unmarshal(text, &st) // half a file is left by a power cut: then the server is gone, too
+	if st.Address == "" {
+		return nil, nil
 	}
 	return &st, nil
 }
