@@ -30,7 +30,7 @@ type connection struct {
 
 // connect finds the server: the one that --base-url names, else the one that holds the data
 // folder, else it starts one in this process as o says.
-func connect(ctx context.Context, h *host, cfg *config.Config, o server.Options) (*connection, error) {
+func connect(ctx context.Context, cfg *config.Config, o server.Options) (*connection, error) {
 	if cfg.BaseURL != "" {
 		key := cfg.APIKey
 		if key == "" && isLocal(cfg.BaseURL) {

@@ -36,7 +36,7 @@ func (h *host) withServer(cmd *cobra.Command, fn func(c *connection) error) erro
 	if err != nil {
 		return err
 	}
-	c, err := connect(cmd.Context(), h, cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
+	c, err := connect(cmd.Context(), cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
 	if err != nil {
 		return err
 	}

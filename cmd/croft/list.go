@@ -42,7 +42,7 @@ func newList(h *host) *cobra.Command {
 			return err
 		}
 		if st != nil || !nothingYet(cfg) {
-			c, err := connect(cmd.Context(), h, cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
+			c, err := connect(cmd.Context(), cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
 			if err != nil {
 				return err
 			}

@@ -51,11 +51,15 @@ func (h *host) logs(ctx context.Context, cfg *config.Config, session string, fol
 	if st == nil && nothingYet(cfg) {
 		return &exit{exitFailure, fmt.Errorf("session %s was not found: there is no database at %s yet", term.Short(session, 60), cfg.Data)}
 	}
-	c, err := connect(ctx, h, cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
+	c, err := connect(ctx, cfg, server.Options{Role: server.Passive, Log: h.quietLogger(cfg)})
 	if err != nil {
 		return err
 	}
 	defer c.Close() //nolint:errcheck // nothing was written
+	if follow && c.local != nil {
+		fmt.Fprintln(h.stderr, "No server runs on this data folder, so nothing will happen: this is the log so far.")
+		follow = false
+	}
 	s, err := getSession(ctx, c, session)
 	if err != nil {
 		return err

@@ -203,7 +203,7 @@ func exitCode(err error) int {
 }
 
 func connectForRun(ctx context.Context, h *host, cfg *config.Config, f *runFlags) (*connection, error) {
-	c, err := connect(ctx, h, cfg, server.Options{Role: server.Up, Listen: "127.0.0.1:0", Record: f.record, Log: h.quietLogger(cfg)})
+	c, err := connect(ctx, cfg, server.Options{Role: server.Up, Listen: "127.0.0.1:0", Record: f.record, Log: h.quietLogger(cfg)})
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +398,7 @@ func untilIdle(ctx context.Context, c *connection, id string) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer s.Close() //nolint:errcheck // it is read alone
 	// It may have ended before the stream was open.
 	now, err := getSession(ctx, c, id)
 	if err != nil || now.Status == croft.StatusIdle || now.Status == croft.StatusTerminated {

@@ -181,9 +181,10 @@ func (t *turn) show(past []json.RawMessage) {
 		if err != nil || e == nil {
 			continue
 		}
-		if e.Type == croft.SessionIdle {
+		switch e.Type {
+		case croft.SessionIdle:
 			idle = e
-		} else if e.Type == croft.SessionRunning {
+		case croft.SessionRunning:
 			idle = nil
 		}
 	}
@@ -331,26 +332,24 @@ func (t *turn) ended(e *term.Event) (over bool, err error) {
 // ask asks about the first of the tool uses that wait. When it is answered, the session
 // says again what is left.
 func (t *turn) ask(ids []string) (over bool, err error) {
-	for _, id := range ids {
-		use := t.pending[id]
-		if use == nil {
-			return true, &exit{exitAnswer, fmt.Errorf("session %s waits for the answer to %s, which this run has not seen", t.id, id)}
-		}
-		name := term.Short(use.Name, 60)
-		if use.Type != croft.AgentToolUse && use.Type != croft.AgentMCPToolUse || use.Permission != "ask" {
-			return true, &exit{exitAnswer, fmt.Errorf("the agent waits for the result of the tool %s (%s), which a client of the API must give: croft run cannot", name, id)}
-		}
-		if !t.mayAsk {
-			return true, &exit{exitAnswer, fmt.Errorf("the agent asks to run %s  %s (%s), and there is no terminal to ask at: answer with croft run --session %s at one",
-				name, term.Short(term.CallText(use.Name, use.Input), 200), id, t.id)}
-		}
-		if t.asked == id {
-			return false, nil
-		}
-		t.asked = id
-		t.put(use)
+	if len(ids) == 0 || t.asked == ids[0] {
 		return false, nil
 	}
+	id := ids[0]
+	use := t.pending[id]
+	if use == nil {
+		return true, &exit{exitAnswer, fmt.Errorf("session %s waits for the answer to %s, which this run has not seen", t.id, id)}
+	}
+	name := term.Short(use.Name, 60)
+	if use.Type == croft.AgentCustomToolUse || use.Permission != "ask" {
+		return true, &exit{exitAnswer, fmt.Errorf("the agent waits for the result of the tool %s (%s), which a client of the API must give: croft run cannot", name, id)}
+	}
+	if !t.mayAsk {
+		return true, &exit{exitAnswer, fmt.Errorf("the agent asks to run %s  %s (%s), and there is no terminal to ask at: answer with croft run --session %s at one",
+			name, term.Short(term.CallText(use.Name, use.Input), 200), id, t.id)}
+	}
+	t.asked = id
+	t.put(use)
 	return false, nil
 }
 
