@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -200,6 +201,7 @@ func reply(resp *model.Response, view *view, p *policy.Policy, m *model.Model) (
 			text = nil
 		}
 	}
+	ids := map[string]bool{}
 	for i, raw := range resp.Content {
 		var block struct {
 			Type  string          `json:"type"`
@@ -232,12 +234,35 @@ func reply(resp *model.Response, view *view, p *policy.Policy, m *model.Model) (
 			if resp.StopReason == model.StopRefusal {
 				continue
 			}
+			if ids[block.ID] {
+				// Some servers name each call of a turn alike. A result must find its own.
+				block.ID = croft.NewID("toolu")
+				renamed, err := withID(raw, block.ID)
+				if err != nil {
+					return nil, fmt.Errorf("reading block %d of the response: %w", i, err)
+				}
+				out.Content = slices.Clone(out.Content)
+				out.Content[i] = renamed
+			}
+			ids[block.ID] = true
 			typ, verdict, reason := p.Judge(block.Name, block.Input)
 			out.Parts = append(out.Parts, session.Part{Type: typ, ToolUseID: block.ID, Name: block.Name, Input: block.Input, Verdict: verdict, Reason: reason})
+		default:
+			flush() // a message's blocks stand side by side, as they were previewed
 		}
 	}
 	flush()
 	return out, nil
+}
+
+// withID returns a copy of a block with another id.
+func withID(block json.RawMessage, id string) (json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(block, &fields); err != nil {
+		return nil, err
+	}
+	fields["id"] = json.RawMessage(`"` + id + `"`)
+	return json.Marshal(fields)
 }
 
 // mind is what the brain knows of a session between requests: all of it can be read again.
