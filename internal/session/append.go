@@ -307,7 +307,8 @@ func (c *change) takeQueue() error {
 			return fmt.Errorf("emptying the inbox of %s: %w", c.row.id, err)
 		}
 	}
-	c.queue, c.fresh, c.st.Queued, c.st.NextPos = nil, 0, 0, 0
+	// NextPos grows on: a place in the inbox never comes again, so that a page's cursor holds.
+	c.queue, c.fresh, c.st.Queued = nil, 0, 0
 	return nil
 }
 

@@ -19,7 +19,9 @@ const (
 	// Previews are shed earlier, so that a slow reader loses them before it is dropped.
 	previewFrames = tailFrames / 2
 	previewBytes  = tailBytes / 2
-	backlogPage   = 200
+	// A page of the stored log ends at the first of these bounds.
+	backlogPage  = 200
+	backlogBytes = 4 << 20
 )
 
 // Frame is what a tail delivers: an event, or a preview. It is shared by every tail of the
@@ -297,7 +299,8 @@ func (t *Tail) push(f Frame) {
 	} else if f.Seq > 0 && f.Seq <= t.sent {
 		return
 	}
-	if len(t.queue) >= tailFrames || t.bytes+len(f.Data) > tailBytes {
+	// An event larger than the whole bound goes through where nothing else waits.
+	if len(t.queue) >= tailFrames || (len(t.queue) > 0 && t.bytes+len(f.Data) > tailBytes) {
 		t.err = &SlowError{After: t.sentID}
 		t.queue, t.bytes = nil, 0
 		t.signal()
@@ -359,22 +362,22 @@ func (t *Tail) Poll(ctx context.Context) ([]Frame, error) {
 // backlog reads the next page of the stored log, and joins the live side at its end.
 func (t *Tail) backlog(ctx context.Context, from int64) ([]Frame, error) {
 	var frames []Frame
-	read := 0
+	size := 0
 	err := t.h.l.db.Read(ctx, func(tx *store.Tx) error {
-		frames, read = nil, 0
+		frames, size = nil, 0
 		rows, err := tx.Query(`SELECT seq, id, type, thread_id, payload FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, t.session, from, backlogPage)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
-		for rows.Next() {
+		for size < backlogBytes && rows.Next() {
 			var f Frame
 			var payload string
 			if err := rows.Scan(&f.Seq, &f.ID, &f.Type, &f.Thread, &payload); err != nil {
 				return err
 			}
 			f.Data = json.RawMessage(payload)
-			read++
+			size += len(payload)
 			frames = append(frames, f)
 		}
 		return rows.Err()

@@ -63,6 +63,8 @@ func (c *change) advanceTools(th *thread) error {
 		return nil
 	case running > 0:
 		return nil // the session goes idle when they are done
+	case c.row.status == croft.StatusIdle && len(c.events) == 0:
+		return nil // what came has queued; the session has said already what it waits for
 	default:
 		var ids []string
 		for i := range th.Calls {

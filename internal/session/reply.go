@@ -159,7 +159,7 @@ func (c *change) reply(th *thread, r Reply) error {
 	th.Phase = phaseIdle
 	if c.st.atCap(c.now) {
 		c.endAtCap(th)
-		return nil
+		return c.advance()
 	}
 	c.idle(th, stopReason(croft.StopEndTurn), "")
 	return c.advance()
@@ -240,6 +240,6 @@ func (l *Log) Fault(ctx context.Context, id string, f Fence, flt Fault) error {
 		}
 		th.Phase, th.Attempt = phaseIdle, 0
 		c.idle(th, stopReason(croft.StopRetriesExhausted), "")
-		return nil
+		return c.advance() // what queued behind the turn begins the next one
 	})
 }

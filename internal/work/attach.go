@@ -85,8 +85,7 @@ func (q *Queue) Attach(ctx context.Context, in Attach) (*Attachment, error) {
 	}
 	for _, i := range held {
 		q.mu.Lock()
-		q.holders[i.ID] = a
-		a.held++
+		q.hold(i.ID, a)
 		q.mu.Unlock()
 		calls, err := q.sessions.Calls(ctx, i.Data.ID, i.ID)
 		if err != nil {
@@ -111,7 +110,7 @@ func (q *Queue) endEarlier(ctx context.Context, in Attach) error {
 		return err
 	}
 	for _, i := range old {
-		if err := q.lose(ctx, i.ID, func(now *Item, _ *store.Tx) bool { return now.worker == in.Worker && now.incarnation != in.Incarnation }, 0); err != nil {
+		if err := q.lose(ctx, in.Workspace, i.ID, func(now *Item, _ *store.Tx) bool { return now.worker == in.Worker && now.incarnation != in.Incarnation }, 0); err != nil {
 			return err
 		}
 	}
@@ -142,25 +141,27 @@ func (q *Queue) list(ctx context.Context, cond string, args ...any) (items []*It
 	return items, nil
 }
 
-// lockItem locks an item's session, as every change of a lease does first, and reads the item.
-func (q *Queue) lockItem(tx *store.Tx, id string) (*Item, error) {
-	var session string
-	if err := tx.QueryRow(`SELECT session_id FROM work WHERE id = $1`, id).Scan(&session); err != nil {
-		return nil, err
-	}
+// lockItem locks an item's session, as every change of a lease does first, then the item,
+// and reads it.
+func (q *Queue) lockItem(tx *store.Tx, workspace, environment, id string) (*Item, error) {
 	if lock := tx.ForUpdate(); lock != "" {
-		if err := tx.QueryRow(`SELECT id FROM sessions WHERE id = $1`+lock, session).Scan(&session); err != nil {
-			return nil, err
+		var session string
+		err := tx.QueryRow(`SELECT id FROM sessions WHERE id = (SELECT session_id FROM work WHERE id = $1)`+lock, id).Scan(&session)
+		if errors.Is(err, store.ErrNoRows) {
+			return nil, croft.Missing("work item", id)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("locking the session of work item %s: %w", id, err)
 		}
 	}
-	return scanItem(tx.QueryRow(`SELECT `+itemColumns+` FROM work WHERE id = $1`, id))
+	return q.item(tx, workspace, environment, id, true)
 }
 
 // lose ends a lease if it still is as still says, and offers the item again.
-func (q *Queue) lose(ctx context.Context, id string, still func(*Item, *store.Tx) bool, after time.Duration) error {
+func (q *Queue) lose(ctx context.Context, workspace, id string, still func(*Item, *store.Tx) bool, after time.Duration) error {
 	err := q.db.Write(ctx, func(tx *store.Tx) error {
-		i, err := q.lockItem(tx, id)
-		if errors.Is(err, store.ErrNoRows) {
+		i, err := q.lockItem(tx, workspace, "", id)
+		if croft.IsType(err, croft.NotFound) {
 			return nil // the session was deleted
 		}
 		if err != nil {
@@ -218,8 +219,24 @@ func (q *Queue) Offer(i *Item) {
 	q.wake()
 }
 
-// room is how many more items a may be offered; q.mu is held.
-func (a *Attachment) room() int { return a.Capacity - a.held - a.offers }
+// room is how many more items a may be offered; q.mu is held. One that was cut off has none.
+func (a *Attachment) room() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return 0
+	}
+	return a.Capacity - a.held - a.offers
+}
+
+// hold notes that a holds an item; q.mu is held.
+func (q *Queue) hold(id string, a *Attachment) {
+	if old := q.holders[id]; old != nil {
+		old.held--
+	}
+	q.holders[id] = a
+	a.held++
+}
 
 // unoffer forgets an offer; q.mu is held.
 func (q *Queue) unoffer(id string) {
@@ -280,6 +297,7 @@ func (q *Queue) Gone(workspace, item, session string) {
 		}
 	}
 	q.forget(item)
+	q.wake() // there is room for what waits
 }
 
 // forget drops what is kept in memory of an item; q.mu is held.
@@ -337,7 +355,7 @@ func (q *Queue) expireOnce(ctx context.Context) (next time.Time, err error) {
 	}
 	for _, i := range leased {
 		back := min(time.Second<<min(i.attempts, 5), 30*time.Second)
-		if err := q.lose(ctx, i.ID, func(i *Item, tx *store.Tx) bool { return i.leaseUntil > 0 && i.leaseUntil <= tx.Now }, back); err != nil {
+		if err := q.lose(ctx, i.workspace, i.ID, func(i *Item, tx *store.Tx) bool { return i.leaseUntil > 0 && i.leaseUntil <= tx.Now }, back); err != nil {
 			return next, err
 		}
 	}

@@ -273,7 +273,8 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 	token := "croft_sess_" + base64.RawURLEncoding.EncodeToString(b[:])
 	var item *Item
 	err := q.db.Write(ctx, func(tx *store.Tx) error {
-		i, err := q.item(tx, workspace, environment, id, false)
+		// The session is locked before the item is read: its claim number must be the latest.
+		i, err := q.lockItem(tx, workspace, environment, id)
 		if err != nil {
 			return err
 		}
@@ -310,9 +311,8 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 			defer q.mu.Unlock()
 			q.unoffer(id)
 			for a := range q.attach {
-				if a.worker == worker && a.incarnation == incarnation {
-					q.holders[id] = a
-					a.held++
+				if a.Workspace == workspace && a.worker == worker && a.incarnation == incarnation {
+					q.hold(id, a)
 					break
 				}
 			}
@@ -369,6 +369,7 @@ func (q *Queue) Heartbeat(ctx context.Context, workspace, environment, id, expec
 			state, started, until, echo, tx.Now, id); err != nil {
 			return fmt.Errorf("extending the lease of %s: %w", id, err)
 		}
+		earlier := until < i.leaseUntil
 		h = &Heartbeat{Type: "work_heartbeat", LastHeartbeat: echo, LeaseExtended: true, State: state, TTLSeconds: int(ttl / time.Second)}
 		tx.OnCommit(func() {
 			q.mu.Lock()
@@ -379,28 +380,28 @@ func (q *Queue) Heartbeat(ctx context.Context, workspace, environment, id, expec
 					q.grants[k] = g
 				}
 			}
+			if earlier {
+				q.wake()
+			}
 		})
 		return nil
 	})
 	return h, err
 }
 
-// Stop gives an item back: at once with force, else after asking its holder to. An item
-// that is stopped already is a 409.
+// Stop gives an item back: at once with force, or when nobody holds it; else its holder is
+// asked to, again at each call. An item that is stopped already is a 409.
 func (q *Queue) Stop(ctx context.Context, workspace, environment, id string, force bool) (*Item, error) {
 	var item *Item
 	err := q.db.Write(ctx, func(tx *store.Tx) error {
-		i, err := q.lockItem(tx, id)
-		if errors.Is(err, store.ErrNoRows) || (err == nil && (i.workspace != workspace || i.EnvironmentID != environment)) {
-			return croft.Missing("work item", id)
-		}
+		i, err := q.lockItem(tx, workspace, environment, id)
 		if err != nil {
-			return fmt.Errorf("reading work item %s: %w", id, err)
+			return err
 		}
 		if i.State == stopped {
 			return croft.Errorf(croft.Conflict, "work item %q is stopped already", id)
 		}
-		if !force && (i.State == active || i.State == starting) {
+		if !force && (i.State == active || i.State == starting || i.State == stopping) {
 			if _, err := tx.Exec(`UPDATE work SET state = $1, stop_requested_at = $2 WHERE id = $3`, stopping, tx.Now, id); err != nil {
 				return fmt.Errorf("stopping work item %s: %w", id, err)
 			}
