@@ -93,10 +93,7 @@ func (b *bash) serve(job bashJob) Result {
 	if err := b.ensure(job.ctx); err != nil {
 		return textResult("bash: "+err.Error(), true)
 	}
-	file, err := b.scratch.path("command")
-	if err == nil {
-		err = os.WriteFile(file, []byte(in.Command), 0o600)
-	}
+	file, err := b.scratch.write("command", in.Command)
 	if err != nil {
 		return textResult("bash: the command was not run: "+err.Error(), true)
 	}

@@ -3,8 +3,11 @@ package hand
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
+	"unsafe"
 )
 
 const fionread = syscall.TIOCINQ
@@ -16,10 +19,29 @@ func becomeSubreaper() {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
 }
 
+// keepDescriptors has every descriptor but the first three closed in what we start, those
+// too that whoever started us left open by mistake.
+func keepDescriptors() {
+	const sysCloseRange, closeRangeCloexec = 436, 1 << 2
+	if _, _, errno := syscall.RawSyscall(sysCloseRange, 3, ^uintptr(0)>>1, closeRangeCloexec); errno == 0 {
+		return
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // a kernel before 5.11
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
+
 // process is the part of /proc/PID/stat that tells who belongs to whom.
 type process struct {
-	pid, parent, session int
-	zombie               bool
+	pid, parent, group, session int
+	started                     int64 // in ticks since the machine's start, 0 if unknown
+	zombie                      bool
 }
 
 // processes lists what runs, as far as /proc shows it; nothing where there is no /proc, or
@@ -59,35 +81,56 @@ func parseStat(data []byte) (process, bool) {
 	if open < 1 || end < open {
 		return process{}, false
 	}
+	const startTime = 19
 	fields := bytes.Fields(data[end+1:])
-	if len(fields) < 4 {
+	if len(fields) <= startTime {
 		return process{}, false
 	}
-	pid, err1 := strconv.Atoi(string(data[:open-1]))
-	parent, err2 := strconv.Atoi(string(fields[1]))
-	session, err3 := strconv.Atoi(string(fields[3]))
-	if err1 != nil || err2 != nil || err3 != nil {
-		return process{}, false
+	var p process
+	var err error
+	number := func(text []byte) int64 {
+		n, e := strconv.ParseInt(string(text), 10, 64)
+		if err == nil {
+			err = e
+		}
+		return n
 	}
-	return process{pid, parent, session, fields[0][0] == 'Z'}, true
+	p.pid = int(number(data[:open-1]))
+	p.zombie = fields[0][0] == 'Z'
+	p.parent, p.group, p.session = int(number(fields[1])), int(number(fields[2])), int(number(fields[3]))
+	p.started = number(fields[startTime])
+	return p, err == nil
+}
+
+// ticks is the present time in the unit of process.started.
+func ticks() int64 {
+	const clockBoottime, perSecond = 7, 100 // the kernel's USER_HZ
+	var ts syscall.Timespec
+	_, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&ts)), 0)
+	if errno != 0 {
+		return 0 // no process is older than that
+	}
+	return ts.Nano() / (int64(time.Second) / perSecond)
 }
 
 // descendants lists the living processes that descend from pid, without those that fail
-// the test and without what descends from those.
-func descendants(pid int, test func(process) bool) []int {
+// the test and without what descends from those. A parent stands before its children, and
+// of these the youngest first.
+func descendants(pid int, test func(process) bool) []process {
 	children := make(map[int][]process)
 	for _, p := range processes() {
 		children[p.parent] = append(children[p.parent], p)
 	}
-	var found []int
+	var found []process
 	for next := []int{pid}; len(next) > 0; {
 		parent := next[0]
 		next = next[1:]
+		slices.SortFunc(children[parent], func(a, b process) int { return b.pid - a.pid })
 		for _, p := range children[parent] {
 			if test(p) {
 				next = append(next, p.pid)
 				if !p.zombie {
-					found = append(found, p.pid)
+					found = append(found, p)
 				}
 			}
 		}

@@ -9,8 +9,16 @@ const fionread = 0x4004667f
 
 func becomeSubreaper() {}
 
-type process struct{ pid, session int }
+func keepDescriptors() {}
 
-func descendants(int, func(process) bool) []int { return nil }
+type process struct {
+	pid, parent, group, session int
+	started                     int64
+	zombie                      bool
+}
+
+func ticks() int64 { return 0 }
+
+func descendants(int, func(process) bool) []process { return nil }
 
 func killSession(int) bool { return false }

@@ -27,6 +27,7 @@ type exit struct {
 
 func newChildren() *children {
 	becomeSubreaper()
+	keepDescriptors()
 	return &children{live: make(map[int]chan exit)}
 }
 
@@ -82,40 +83,36 @@ func (c *children) start(path string, argv []string, attr *syscall.ProcAttr) (in
 	return pid, ch, nil
 }
 
-// signal sends sig to a child of ours. One that has been reaped gets nothing, so a reused
-// number is never hit.
+// signal sends sig to a child of ours or, by its negative number, to the process group that
+// it leads. To one that has been reaped nothing is sent, so a reused number is never hit.
 func (c *children) signal(pid int, sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.live[pid] != nil {
+	if c.live[max(pid, -pid)] != nil {
 		_ = syscall.Kill(pid, sig)
-	}
-}
-
-// killGroup kills a child of ours and the process group that it leads.
-func (c *children) killGroup(pid int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.live[pid] != nil {
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
 // killAll kills what descends from this process, until nothing does or a while has passed.
 func (c *children) killAll() {
-	const rounds, pause = 50, 2 * time.Millisecond
+	const rounds, pause = 100, time.Millisecond
 	for range rounds {
 		c.mu.Lock()
+		left := len(c.live)
 		for pid := range c.live {
 			_ = syscall.Kill(-pid, syscall.SIGKILL)
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		left := len(c.live)
 		c.mu.Unlock()
-		for _, pid := range descendants(os.Getpid(), func(process) bool { return true }) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-			left++
+		if os.Getpid() == 1 { // of its namespace: all there is
+			if syscall.Kill(-1, syscall.SIGKILL) == nil {
+				left++
+			}
+		} else {
+			for _, p := range descendants(os.Getpid(), func(process) bool { return true }) {
+				_ = syscall.Kill(p.pid, syscall.SIGKILL)
+				left++
+			}
 		}
 		c.collect()
 		if left == 0 {

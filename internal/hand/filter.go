@@ -10,8 +10,8 @@ import (
 // carriage returns), and passes on the rest. It works on a stream, in pieces of any size,
 // and keeps at most maxHeld bytes back. It is not safe for concurrent use.
 //
-// A mark is markByte, the terminal's secret, a dot, the command's number, a colon, its
-// exit code, and markByte again.
+// A mark is markOpen, the terminal's secret, a dot, the command's number, a colon, its
+// exit code, and markEnd.
 type filter struct {
 	secret string
 	held   []byte // a mark or an escape sequence that has not ended yet
@@ -24,7 +24,8 @@ type mark struct {
 }
 
 const (
-	markByte = 0x1e // ASCII's record separator
+	markOpen = 0x1e // ASCII's record separator
+	markEnd  = 0x1f // and its unit separator
 	escape   = 0x1b
 	bell     = 0x07
 	special  = "\x1b\x1e\r"
@@ -53,18 +54,14 @@ func (f *filter) feed(p []byte, text func([]byte), ended func(mark)) {
 		b := p[0]
 		p = p[1:]
 		f.held = append(f.held, b)
-		if f.held[0] == markByte {
+		if f.held[0] == markOpen {
+			m, ok := f.parse(f.held)
 			switch {
-			case b != markByte && len(f.held) < maxMark:
-			case b != markByte:
+			case ok:
+				f.held = f.held[:0]
+				ended(m)
+			case b == markOpen, b == markEnd, len(f.held) >= maxMark:
 				f.replay(text, ended)
-			default:
-				if m, ok := f.parse(f.held); ok {
-					f.held = f.held[:0]
-					ended(m)
-					continue
-				}
-				f.replay(text, ended) // this byte may itself begin a mark
 			}
 			continue
 		}
@@ -79,8 +76,9 @@ func (f *filter) feed(p []byte, text func([]byte), ended func(mark)) {
 
 // flush passes on what was held back, at the end of the stream.
 func (f *filter) flush(text func([]byte)) {
-	text(f.held)
-	f.held = nil
+	for len(f.held) > 0 {
+		f.replay(text, func(mark) {})
+	}
 }
 
 // replay is for held bytes that turned out to be no mark and no sequence: the first is
@@ -88,15 +86,18 @@ func (f *filter) flush(text func([]byte)) {
 // sequence holds no second beginning but at its end, so no byte is read more than a few times.
 func (f *filter) replay(text func([]byte), ended func(mark)) {
 	rest := append([]byte(nil), f.held[1:]...)
-	if f.held[0] == markByte {
+	if f.held[0] == markOpen {
 		text(f.held[:1])
 	}
 	f.held = f.held[:0]
 	f.feed(rest, text, ended)
 }
 
-// parse reads a whole mark, its two bytes included.
+// parse reads a whole mark, from markOpen to markEnd.
 func (f *filter) parse(b []byte) (mark, bool) {
+	if b[len(b)-1] != markEnd {
+		return mark{}, false
+	}
 	body, ok := bytes.CutPrefix(b[1:len(b)-1], []byte(f.secret+"."))
 	if !ok {
 		return mark{}, false
@@ -144,7 +145,7 @@ func (f *filter) escapeState() int {
 		switch {
 		case last == bell, last == '\\' && len(f.held) > 2 && f.held[len(f.held)-2] == escape:
 			return seqDone
-		case last == markByte, last == '\n', len(f.held) > 3 && f.held[len(f.held)-2] == escape:
+		case last == markOpen, last == '\n', len(f.held) > 3 && f.held[len(f.held)-2] == escape:
 			return seqNone // a cut-off string must not swallow what follows
 		}
 		return seqOpen

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	_ "croft/internal/entry" // the test's binary is the hand when executed as one
+	_ "croft/internal/entry" // the test's binary is the hand when executed as one
 	"croft/internal/hand"
 	"croft/internal/hand/tools"
 )

@@ -54,6 +54,11 @@ func Main(stdin io.Reader, stdout io.Writer) int {
 }
 
 func run(stdin io.Reader, stdout io.Writer) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s := &server{scratch: &scratch{}, ctx: ctx, stop: cancel, slots: make(chan struct{}, MaxCalls), stdout: stdout}
+	s.results = newResults(s.scratch)
+	// Said before all else: what follows runs while the other side sends its first call.
+	s.send(&frame{Type: frameHello, Version: Version, PID: os.Getpid()})
 	// Caught, not ignored, because what is ignored stays so in children. Of a terminal's
 	// signals the driver decides; a broken pipe is an error of writing.
 	term := make(chan os.Signal, 1)
@@ -63,24 +68,14 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	if err != nil {
 		workdir = "/"
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &server{
-		kids:    newChildren(),
-		scratch: &scratch{},
-		ctx:     ctx,
-		stop:    cancel,
-		slots:   make(chan struct{}, MaxCalls),
-		stdout:  stdout,
-	}
-	s.results = newResults(s.scratch)
+	s.kids = newChildren()
 	s.files = &files{workdir: workdir, scratch: s.scratch}
 	s.bash = &bash{kids: s.kids, scratch: s.scratch, workdir: workdir, queue: make(chan bashJob, MaxCalls)}
-	s.send(&frame{Type: frameHello, Version: Version, PID: os.Getpid()})
 
 	reaping, stopReaping := context.WithCancel(context.Background())
-	var background sync.WaitGroup
-	background.Go(func() { s.kids.reap(reaping) })
-	background.Go(func() { s.bash.loop(ctx) })
+	var reaper, shells sync.WaitGroup
+	reaper.Go(func() { s.kids.reap(reaping) })
+	shells.Go(func() { s.bash.loop(ctx) })
 	go func() { // ends with the process: nothing can wake a blocked read of standard input
 		s.stop(s.read(bufio.NewReaderSize(stdin, 64<<10)))
 	}()
@@ -94,15 +89,15 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	go func() {
 		s.takeNoMore()
 		s.calls.Wait()
+		shells.Wait()
 		stopReaping()
-		background.Wait()
+		reaper.Wait()
 		close(finished)
 	}()
 	select {
 	case <-finished:
 	case <-time.After(drainGrace): // a call that hangs in the kernel ends with the process
 	}
-	s.kids.killAll()
 	s.scratch.remove()
 	if errors.Is(context.Cause(ctx), io.EOF) {
 		return 0

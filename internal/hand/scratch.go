@@ -41,6 +41,27 @@ func (s *scratch) path(name string) (string, error) {
 	return filepath.Join(s.dir, name), nil
 }
 
+// write gives the file of that name new content and returns its path. The file is not cut
+// to nothing first, which would have some file systems write it to disk each time.
+func (s *scratch) write(name, content string) (string, error) {
+	path, err := s.path(name)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	return path, err
+}
+
 // create makes a file for the output of the call id, and removes the oldest beyond keptOutputs.
 func (s *scratch) create(id string) (*os.File, error) {
 	path, err := s.path("output-" + fileName(id) + ".txt")

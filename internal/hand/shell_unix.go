@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -36,7 +35,7 @@ import (
 //
 // Job control is off, so that no notices of jobs mix with the output. An interrupt goes to
 // the shell and to what descends from it, other than the jobs that earlier commands left in
-// the background: before each command the shell lists those in a file.
+// the background, which are told by their age.
 type shell struct {
 	kids   *children
 	pid    int
@@ -47,7 +46,7 @@ type shell struct {
 	screen *screen
 	secret string
 	seq    uint64
-	jobs   string // the file that lists the jobs of earlier commands
+	since  int64 // when the command began, in the ticks of process.started
 }
 
 // Sizes and times of the shell.
@@ -264,7 +263,7 @@ type ending struct {
 	shellEnded  bool // the shell is no more, killed or by itself, and its state with it
 }
 
-// run has the shell run the command in file, which lies in the scratch folder, and collects what it prints in out, until it
+// run has the shell run the command in file and collects what it prints in out, until it
 // has ended, limit has passed or ctx is done.
 func (s *shell) run(ctx context.Context, file string, out *output, limit time.Duration) ending {
 	s.seq++
@@ -275,9 +274,9 @@ func (s *shell) run(ctx context.Context, file string, out *output, limit time.Du
 		end.code, end.shellEnded = s.end().code, true
 		return end
 	}
-	s.jobs = filepath.Join(filepath.Dir(file), "jobs")
-	lines := fmt.Sprintf("\\command jobs -p >|%s 2>/dev/null\n\\command . %s </dev/null >%s 2>&1\n", quote(s.jobs), quote(file), quote(s.slave.Name()))
-	if err := s.send(lines + s.markLine()); err != nil {
+	s.since = ticks()
+	source := fmt.Sprintf("\\command . %s </dev/null >%s 2>&1\n", quote(file), quote(s.slave.Name()))
+	if err := s.send(source + s.markLine()); err != nil {
 		return ended()
 	}
 	timer := time.NewTimer(limit)
@@ -325,19 +324,28 @@ func (s *shell) run(ctx context.Context, file string, out *output, limit time.Du
 	}
 }
 
-// interrupt sends SIGINT to the shell first, which then knows that it was meant when its
-// children die of theirs.
+// interrupt sends SIGINT to the shell and to what descends from it, but for the jobs of
+// earlier commands. A shell is told before its children, or with them, so that it knows that
+// it was meant when they die of theirs; of a pipeline the last is told first, since the
+// others' end would let it succeed. That is the order of descendants.
 func (s *shell) interrupt() {
-	spared := make(map[int]bool)
-	list, _ := os.ReadFile(s.jobs) // where there is none, none is spared
-	for _, word := range strings.Fields(string(list)) {
-		if pid, err := strconv.Atoi(word); err == nil {
-			spared[pid] = true
+	spared := 0
+	targets := descendants(s.pid, func(p process) bool {
+		earlier := p.parent == s.pid && p.started > 0 && p.started < s.since
+		if earlier && !p.zombie {
+			spared++
 		}
+		return p.session == s.pid && !earlier
+	})
+	if spared == 0 {
+		s.kids.signal(-s.pid, syscall.SIGINT)
+	} else {
+		s.kids.signal(s.pid, syscall.SIGINT)
 	}
-	s.kids.signal(s.pid, syscall.SIGINT)
-	for _, pid := range descendants(s.pid, func(p process) bool { return p.session == s.pid && !spared[p.pid] }) {
-		_ = syscall.Kill(pid, syscall.SIGINT)
+	for _, p := range targets {
+		if spared > 0 || p.group != s.pid {
+			_ = syscall.Kill(p.pid, syscall.SIGINT)
+		}
 	}
 	s.remind()
 }
@@ -368,9 +376,10 @@ func unread(pipe *os.File) int {
 }
 
 // markLine is the line that has the shell print the current command's mark. It also takes
-// back "set -e", which would have the first command to fail in a later call end the shell.
+// back "set -e", which would have the first command to fail in a later call end the shell,
+// and "set -m", by which it would speak of its jobs.
 func (s *shell) markLine() string {
-	return fmt.Sprintf("\\command printf '\\036%s.%d:%%d\\036' \"$?\" >%s 2>/dev/null; \\command set +e\n", s.secret, s.seq, quote(s.slave.Name()))
+	return fmt.Sprintf("\\command printf '\\036%s.%d:%%d\\037' \"$?\" >%s; \\command set +em\n", s.secret, s.seq, quote(s.slave.Name()))
 }
 
 // send writes lines to the shell, which reads them at once or is stuck.
@@ -392,7 +401,8 @@ func (s *shell) end() exit {
 	s.kids.signal(s.pid, syscall.SIGSTOP) // so that it neither starts nor says more
 	for range 100 {
 		left := killSession(s.pid)
-		s.kids.killGroup(s.pid)
+		s.kids.signal(-s.pid, syscall.SIGKILL)
+		s.kids.signal(s.pid, syscall.SIGKILL)
 		if !left {
 			break
 		}
