@@ -159,6 +159,9 @@ type lineRange struct {
 	given       bool // by the caller
 }
 
+// noteChars is what a note below a cut text may take of MaxOutput.
+const noteChars = 200
+
 // read returns the lines of r, which has size bytes, without the last one's end where last
 // is given, as far as MaxOutput characters reach. Memory is bounded by that, whatever the
 // file and its lines.
@@ -168,18 +171,21 @@ func (l lineRange) read(ctx context.Context, r *bufio.Reader, size int64) (strin
 	}
 	var text []byte
 	chars, line := 0, int64(1)
+	whole, next := 0, l.first // bytes of whole lines that leave room for a note, and the line behind them
 	for {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
 		piece, err := r.ReadSlice('\n') // a line, or what of a long one fits the buffer
 		if line >= l.first {
-			room := MaxOutput - chars
-			if n := countChars(piece); n > room || len(text)+len(piece) > MaxOutput*utf8.UTFMax {
-				return l.cut(text, piece, room, line, size), nil
-			}
 			text = append(text, piece...)
 			chars += countChars(piece)
+			if chars > MaxOutput || len(text) > MaxOutput*utf8.UTFMax {
+				return l.cut(text, whole, next, size), nil
+			}
+			if err == nil && chars <= MaxOutput-noteChars {
+				whole, next = len(text), line+1
+			}
 		}
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
@@ -196,15 +202,14 @@ func (l lineRange) read(ctx context.Context, r *bufio.Reader, size int64) (strin
 	}
 }
 
-// cut ends a text that grew too long: at the last line that fits, or within the line when
-// it is the only one.
-func (l lineRange) cut(text, piece []byte, room int, line, size int64) string {
-	if whole := bytes.LastIndexByte(text, '\n'); whole >= 0 {
-		text = text[:whole+1]
-		return fmt.Sprintf("%s[lines %d to %d of a file of %d bytes; view_range [%d, …] shows more]", text, l.first, line-1, size, line)
+// cut ends a text that grew too long: after its whole lines, up to next, or within the
+// first where none is.
+func (l lineRange) cut(text []byte, whole int, next, size int64) string {
+	if whole > 0 {
+		return fmt.Sprintf("%s[lines %d to %d of a file of %d bytes; view_range [%d, …] shows more]", text[:whole], l.first, next-1, size, next)
 	}
-	text = append(text, piece[:prefixLen(piece, room)]...)
-	return fmt.Sprintf("%s\n[the first %d characters of line %d, in a file of %d bytes; for the rest of so long a line use bash]", text, MaxOutput, line, size)
+	return fmt.Sprintf("%s\n[the first %d characters of line %d, in a file of %d bytes; for the rest of so long a line use bash]",
+		text[:prefixLen(text, MaxOutput-noteChars)], MaxOutput-noteChars, l.first, size)
 }
 
 type writeInput struct {

@@ -66,9 +66,14 @@ func timeLimit(allowed time.Duration, askedMS int64) time.Duration {
 	return limit
 }
 
-// errorResult is the result of a call that failed.
+// errorResult is the result of a call that failed. What it quotes of the input may be long.
 func errorResult(tool string, err error) Result {
-	return textResult(tool+": "+err.Error(), true)
+	const most = 4000
+	text := tool + ": " + err.Error()
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return textResult(text, true)
 }
 
 // plainError words an error of the file system without the path, which the caller names as

@@ -54,8 +54,12 @@ func Main(stdin io.Reader, stdout io.Writer) int {
 }
 
 func run(stdin io.Reader, stdout io.Writer) int {
+	workdir, err := os.Getwd()
+	if err != nil {
+		workdir = "/"
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &server{scratch: &scratch{}, ctx: ctx, stop: cancel, slots: make(chan struct{}, MaxCalls), stdout: stdout}
+	s := &server{scratch: &scratch{workdir: workdir}, ctx: ctx, stop: cancel, slots: make(chan struct{}, MaxCalls), stdout: stdout}
 	s.results = newResults(s.scratch)
 	// Said before all else: what follows runs while the other side sends its first call.
 	s.send(&frame{Type: frameHello, Version: Version, PID: os.Getpid()})
@@ -64,10 +68,6 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	workdir, err := os.Getwd()
-	if err != nil {
-		workdir = "/"
-	}
 	s.kids = newChildren()
 	s.files = &files{workdir: workdir, scratch: s.scratch}
 	s.bash = &bash{kids: s.kids, scratch: s.scratch, workdir: workdir, queue: make(chan bashJob, MaxCalls)}

@@ -8,10 +8,13 @@ import (
 	"sync"
 )
 
-// scratch is the hand's private folder in the sandbox's temporary folder: the text of the
-// running command, outputs too long for the model, results too many for memory. It is made
-// when first needed, and again should somebody inside remove it.
+// scratch is the hand's private folder in the sandbox: the text of the running command,
+// outputs too long for the model, results too many for memory. It lies in the temporary
+// folder or, where that takes nothing, in workdir. It is made when first needed, and again
+// should somebody inside remove it.
 type scratch struct {
+	workdir string
+
 	mu      sync.Mutex
 	dir     string
 	outputs []string // paths of outputs, oldest first
@@ -29,16 +32,15 @@ func (s *scratch) path(name string) (string, error) {
 			return filepath.Join(s.dir, name), nil
 		}
 	}
-	if s.dir == "" {
-		dir, err := os.MkdirTemp("", Program+"-")
-		if err != nil {
-			return "", fmt.Errorf("making the hand's temporary folder: %w", err)
+	dir, err := os.MkdirTemp("", Program+"-*")
+	if err != nil {
+		var err2 error
+		if dir, err2 = os.MkdirTemp(s.workdir, "."+Program+"-*"); err2 != nil {
+			return "", fmt.Errorf("making a folder for the hand: %w; %w", err, err2)
 		}
-		s.dir = dir
-	} else if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return "", fmt.Errorf("making the hand's temporary folder again: %w", err)
 	}
-	return filepath.Join(s.dir, name), nil
+	s.dir = dir
+	return filepath.Join(dir, name), nil
 }
 
 // write gives the file of that name new content and returns its path. The file is not cut

@@ -125,24 +125,29 @@ func (t *files) glob(ctx context.Context, call Call) Result {
 	if err != nil && !errors.Is(err, errEnough) {
 		return errorResult(call.Tool, err)
 	}
-	var b strings.Builder
+	if matches == 0 {
+		return textResult(join("No matches.", visitedNote(err)), false)
+	}
+	out := newOutput(func() (*os.File, error) { return t.scratch.create(call.ID) })
 	for i, f := range newest {
 		if i > 0 {
-			b.WriteByte('\n')
+			out.write([]byte("\n"))
 		}
-		b.WriteString(f.path)
+		out.write([]byte(f.path))
 	}
-	text := b.String()
-	if matches == 0 {
-		text = "No matches."
-	}
+	text := out.close()
 	if matches > len(newest) {
 		text = join(text, fmt.Sprintf("[the newest %d of %d matches]", len(newest), matches))
 	}
-	if err != nil {
-		text = join(text, fmt.Sprintf("[the search ended after %d entries; give a path to search less]", maxVisited))
+	return textResult(join(text, visitedNote(err)), false)
+}
+
+// visitedNote says that a walk ended early, where it did.
+func visitedNote(err error) string {
+	if err == nil {
+		return ""
 	}
-	return textResult(text, false)
+	return fmt.Sprintf("[the search ended after %d entries; give a path to search less]", maxVisited)
 }
 
 func (t *files) grep(ctx context.Context, call Call) Result {
