@@ -36,7 +36,7 @@ func (l *Log) Create(ctx context.Context, workspace string, in *CreateInput) (*c
 			return croft.Invalid("agent.model.id", "%v", err)
 		}
 		if in.Budget != nil && m.Price == nil {
-			return croft.Invalid("budget", "model %q has no price in the configuration, so its cost cannot be limited: give it one under models: (price)", agent.Model.ID)
+			return croft.Invalid("budget", "model_not_budgetable: model %q has no price in the configuration, so its cost cannot be limited: give it one under models: (price)", agent.Model.ID)
 		}
 		st := &state{Threads: []thread{{ID: threadID, Agent: agent.Name, Phase: phaseIdle}}}
 		if c := env.Config.Croft; c != nil {
@@ -126,6 +126,7 @@ func (c *change) update(in *UpdateInput) error {
 		return fmt.Errorf("reading session %s: %w", c.row.id, err)
 	}
 	var fields []string
+	changed := false // something that no field of the event tells
 	if in.Title != nil && !equal(title, *in.Title) {
 		title = *in.Title
 		b, err := json.Marshal(title)
@@ -156,7 +157,10 @@ func (c *change) update(in *UpdateInput) error {
 				return err
 			}
 			metaText = string(b)
-			fields = append(fields, "metadata", metaText)
+			if len(merged) > 0 { // cleared to empty it is absent, as the public API has it
+				fields = append(fields, "metadata", metaText)
+			}
+			changed = true
 		}
 	}
 	if in.Tools != nil || in.MCPServers != nil {
@@ -183,7 +187,7 @@ func (c *change) update(in *UpdateInput) error {
 			resume = true
 		}
 	}
-	if len(fields) == 0 {
+	if len(fields) == 0 && !changed {
 		return nil
 	}
 	th := c.primary()
@@ -234,14 +238,14 @@ func (c *change) updateBudget(b *croft.Budget) (changed bool, err error) {
 		return changed, nil
 	}
 	if c.st.Budget == 0 {
-		return false, croft.Invalid("budget", "a budget can be set when a session is created, then raised, lowered or removed; this session has none")
+		return false, croft.Invalid("budget", "budget_create_only: a budget can be set when a session is created, then raised, lowered or removed; this session has none")
 	}
 	n, err := cents(b)
 	if err != nil {
 		return false, err
 	}
 	if n*centNanos <= c.st.costNanos(c.now) {
-		return false, croft.Invalid("budget.max_list_cost.amount", "accepted is more than the list cost so far (%.4f cents)", float64(c.st.costNanos(c.now))/centNanos)
+		return false, croft.Invalid("budget.max_list_cost.amount", "budget_not_raised: accepted is more than the list cost so far (%.4f cents)", float64(c.st.costNanos(c.now))/centNanos)
 	}
 	changed = n != c.st.Budget
 	c.st.Budget = n

@@ -411,8 +411,8 @@ type threadView struct {
 	WorkflowRunID  *string             `json:"workflow_run_id"`
 	Agent          json.RawMessage     `json:"agent"`
 	Status         croft.SessionStatus `json:"status"`
-	Stats          threadStats         `json:"stats"`
-	Usage          croft.Usage         `json:"usage"`
+	Stats          *threadStats        `json:"stats"` // null until it first ran
+	Usage          *croft.Usage        `json:"usage"` // null until it first rested
 	CreatedAt      croft.Time          `json:"created_at"`
 	UpdatedAt      croft.Time          `json:"updated_at"`
 	ArchivedAt     croft.Time          `json:"archived_at"`
@@ -450,8 +450,15 @@ func (l *Log) Threads(ctx context.Context, workspace, id string) (views []json.R
 			// A thread's own cost leaves the running time out.
 			usage.ListCost = &croft.Money{Amount: strconv.FormatInt((st.Usage.Nanos+centNanos/2)/centNanos, 10), Currency: "USD"}
 		}
-		v, err := json.Marshal(threadView{ID: st.Threads[0].ID, Type: "session_thread", SessionID: id, Agent: b, Status: s.Status,
-			Stats: threadStats{SessionStats: s.Stats}, Usage: usage, CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, ArchivedAt: s.ArchivedAt})
+		view := threadView{ID: st.Threads[0].ID, Type: "session_thread", SessionID: id, Agent: b, Status: s.Status,
+			CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, ArchivedAt: s.ArchivedAt}
+		if st.ActiveUS > 0 || st.Since != 0 {
+			view.Stats = &threadStats{SessionStats: s.Stats}
+		}
+		if st.ActiveUS > 0 {
+			view.Usage = &usage
+		}
+		v, err := json.Marshal(view)
 		views = []json.RawMessage{v}
 		return err
 	})
