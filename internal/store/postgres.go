@@ -38,6 +38,8 @@ type postgresDB struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 	once sync.Once
+
+	commits commitOrder
 }
 
 func openPostgres(ctx context.Context, text string, db *DB, log *slog.Logger) (*postgresDB, error) {
@@ -180,7 +182,8 @@ func (p *postgresDB) close() error {
 	return nil
 }
 
-// deadOwners tries each incarnation's lock: the dead hold none. A lock that was taken goes
+// deadOwners tries each incarnation's lock: the dead hold none. It tries in shared mode, so
+// that two who ask at once do not take each other for the holder. A lock that was taken goes
 // with the statement.
 func (p *postgresDB) deadOwners(ctx context.Context, self string, owners []string) ([]string, error) {
 	ids := make(map[int64]string, len(owners))
@@ -195,7 +198,7 @@ func (p *postgresDB) deadOwners(ctx context.Context, self string, owners []strin
 		return nil, nil
 	}
 	var dead []string
-	rows, _ := p.pool.Query(ctx, `SELECT key FROM unnest($1::bigint[]) AS key WHERE pg_try_advisory_xact_lock(key)`, keys)
+	rows, _ := p.pool.Query(ctx, `SELECT key FROM unnest($1::bigint[]) AS key WHERE pg_try_advisory_xact_lock_shared(key)`, keys)
 	free, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
 		return nil, fmt.Errorf("asking which processes are gone: %w", err)
@@ -247,7 +250,12 @@ func (p *postgresDB) writeOnce(ctx context.Context, fn func(*Tx) error) error {
 	if err := fn(t); err != nil {
 		return err
 	}
-	if err := tx.commit(); err != nil {
+	// What follows the commit waits for its turn, also when this one fails.
+	turn := p.commits.enter()
+	defer turn.leave()
+	err = tx.commit()
+	turn.wait()
+	if err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
 	for _, after := range t.after {

@@ -204,8 +204,9 @@ func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
 	return &Rows{r}, nil
 }
 
-// OnCommit has fn run once the commit is durable, in the order of the commits on SQLite,
-// before Write returns. fn must be quick and must not use the store.
+// OnCommit has fn run once the commit is durable, before Write returns, and in the order of
+// the commits: of two Writes of this process that lock the same row, the first one's runs
+// first. fn must be quick and must not use the store.
 func (tx *Tx) OnCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 // ForUpdate is the suffix of a SELECT that locks its rows until the transaction ends.
