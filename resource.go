@@ -157,7 +157,7 @@ type Environment struct {
 	ID          string            `json:"id"`
 	Type        string            `json:"type"` // "environment"
 	Name        string            `json:"name"`
-	Description string            `json:"description"`
+	Description *string           `json:"description"`
 	Config      EnvironmentConfig `json:"config"`
 	Metadata    map[string]string `json:"metadata"`
 	Scope       string            `json:"scope,omitempty"` // "organization" or "account"

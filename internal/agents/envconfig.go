@@ -30,9 +30,7 @@ func parseEnvironment(body []byte) (*croft.Environment, error) {
 	o := d.Root().Object(environmentFields...)
 	e := &croft.Environment{Type: "environment", Scope: scopeOrganization}
 	e.Name = parseName(o.Get("name"))
-	if s := o.Get("description").TextOrNull(maxDescription); s != nil {
-		e.Description = *s
-	}
+	e.Description = o.Get("description").TextOrNull(maxDescription)
 	e.Config = readConfig(o.Get("config"), croft.EnvironmentConfig{})
 	e.Metadata = wire.Metadata(o.Get("metadata"))
 	readScope(o.Get("scope"))
@@ -73,10 +71,7 @@ func (u *environmentUpdate) apply(old *croft.Environment) (*croft.Environment, e
 		e.Name = parseName(v)
 	}
 	if v := u.o.Get("description"); v.Present() {
-		e.Description = ""
-		if s := v.TextOrNull(maxDescription); s != nil {
-			e.Description = *s
-		}
+		e.Description = v.TextOrNull(maxDescription)
 	}
 	if v := u.o.Get("config"); v.Given() {
 		e.Config = readConfig(v, old.Config)

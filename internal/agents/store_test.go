@@ -449,7 +449,7 @@ func testEnvironment(b *bench) {
 	last := step(`{"name":"z","description":null,"metadata":{"a":"","c":null,"e":"f"},"config":{"type":"cloud","networking":{"type":"limited","allowed_hosts":[],"allow_mcp_servers":false,"allow_package_managers":false},"croft":null}}`,
 		strings.Replace(config(`"limited","allowed_hosts":[],"allow_mcp_servers":false,"allow_package_managers":false`, ""), `,"croft":{}`, "", 1))
 	same(b.t, map[string]string{"e": "f"}, last.Metadata)
-	if last.Name != "z" || last.Description != "" {
+	if last.Name != "z" || last.Description != nil {
 		b.t.Errorf("%+v", last)
 	}
 

@@ -28,9 +28,12 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"path"
 	"runtime/debug"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"croft"
 	"croft/internal/access"
@@ -109,6 +112,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{ResponseWriter: w, r: r, api: a, id: croft.NewID(croft.PrefixRequest), started: time.Now()}
 	w.Header().Set("request-id", c.id)
 	defer c.finish()
+	if odd(r.URL.Path) {
+		a.fail(c, croft.Errorf(croft.NotFound, "the path holds bytes that are no text"))
+		return
+	}
+	if q, err := url.QueryUnescape(r.URL.RawQuery); err != nil || odd(q) {
+		a.fail(c, croft.Errorf(croft.InvalidRequest, "the query holds bytes that are no text: accepted is UTF-8, percent-encoded, without NUL"))
+		return
+	}
 	if r.URL.Path != path.Clean(r.URL.Path) {
 		// The mux would redirect; a client of this API is told instead.
 		a.fail(c, croft.Errorf(croft.NotFound, "%s %s is no route of this API", r.Method, r.URL.Path))
@@ -116,6 +127,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mux.ServeHTTP(c, r)
 }
+
+// odd tells text that no database takes: not UTF-8, or with a NUL.
+func odd(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }
 
 // finish ends a call: a panic becomes a 500, and the log gets its line.
 func (c *call) finish() {

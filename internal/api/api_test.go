@@ -39,6 +39,10 @@ func TestRefusals(t *testing.T) {
 		typ, mentioned string
 	}{
 		{"no credential", "GET", sessions, "", []string{"x-api-key", ""}, 401, "authentication_error", "x-api-key"},
+		{"a NUL in the path", "GET", "/v1/sessions/sesn_%00x", "", nil, 404, "not_found_error", "no text"},
+		{"no UTF-8 in the path", "GET", "/v1/agents/agent_%ff", "", nil, 404, "not_found_error", "no text"},
+		{"a NUL in the query", "GET", "/v1/sessions?agent_id=%00", "", nil, 400, "invalid_request_error", "no text"},
+		{"no UTF-8 in the query", "GET", events + "?types[]=%ff", "", nil, 400, "invalid_request_error", "no text"},
 		{"a wrong key", "GET", sessions, "", []string{"x-api-key", "croft_api_wrong"}, 401, "authentication_error", "unknown"},
 		{"a wrong token", "GET", sessions, "", bearer("croft_sess_wrong"), 401, "authentication_error", "token"},
 		{"two credentials", "GET", sessions, "", []string{"authorization", "Bearer other"}, 401, "authentication_error", "two different credentials"},

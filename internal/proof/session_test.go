@@ -2,7 +2,6 @@ package proof
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +43,7 @@ conversations:
 const asking = `
 turns:
   - reply: [{bash: "echo first"}, {bash: "echo second"}]
-  - expect: {tool_result: [first, rejected]}
+  - expect: {tool_result: [first, not on a Tuesday]}
     reply: One ran, one did not.
 `
 
@@ -244,8 +243,11 @@ func TestOfficialSDK(t *testing.T) {
 }
 
 func TestAskAllowAndDeny(t *testing.T) {
-	data := t.TempDir()
-	up := serve(t, data, "up", "--listen", "127.0.0.1:0")
+	storetest.Each(t, askAllowAndDeny)
+}
+
+func askAllowAndDeny(t *testing.T, url string) {
+	up := serve(t, t.TempDir(), "up", "--listen", "127.0.0.1:0", "--database-url", url)
 	c := up.client()
 	s := newSession(t, c, newAgent(t, c, cassette(t, asking), true).ID)
 	w := watch(t, c, s.ID)
@@ -255,8 +257,12 @@ func TestAskAllowAndDeny(t *testing.T) {
 		t.Fatalf("asking: %s", idle.RawJSON())
 	}
 	answer := func(i int, result anthropic.BetaManagedAgentsUserToolConfirmationEventParamsResult) {
-		send(t, c, s.ID, anthropic.BetaManagedAgentsEventParamsUnion{OfUserToolConfirmation: &anthropic.BetaManagedAgentsUserToolConfirmationEventParams{
-			Type: anthropic.BetaManagedAgentsUserToolConfirmationEventParamsTypeUserToolConfirmation, ToolUseID: idle.StopReason.EventIDs[i], Result: result}})
+		p := &anthropic.BetaManagedAgentsUserToolConfirmationEventParams{
+			Type: anthropic.BetaManagedAgentsUserToolConfirmationEventParamsTypeUserToolConfirmation, ToolUseID: idle.StopReason.EventIDs[i], Result: result}
+		if result == anthropic.BetaManagedAgentsUserToolConfirmationEventParamsResultDeny {
+			p.DenyMessage = anthropic.String("not on a Tuesday")
+		}
+		send(t, c, s.ID, anthropic.BetaManagedAgentsEventParamsUnion{OfUserToolConfirmation: p})
 	}
 	answer(0, anthropic.BetaManagedAgentsUserToolConfirmationEventParamsResultAllow)
 	if again := w.until("session.status_idle"); len(again.StopReason.EventIDs) != 1 || again.StopReason.EventIDs[0] != idle.StopReason.EventIDs[1] {
@@ -269,10 +275,16 @@ func TestAskAllowAndDeny(t *testing.T) {
 	if end := w.until("session.status_idle"); end.StopReason.Type != "end_turn" {
 		t.Errorf("the turn ended with %s", end.RawJSON())
 	}
+	var listed []string
+	told := false
 	for _, e := range list(t, c, s.ID) {
-		var any map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(e.RawJSON()), &any); err != nil {
-			t.Errorf("%v in %s", err, e.RawJSON())
-		}
+		listed = append(listed, e.ID)
+		told = told || e.Type == "agent.tool_result" && strings.Contains(e.RawJSON(), "not on a Tuesday")
+	}
+	if !told {
+		t.Error("the agent was not told why its call was denied")
+	}
+	if diff := cmp.Diff(listed, w.seen); diff != "" {
+		t.Errorf("list and stream differ (-list +stream): %s", diff)
 	}
 }
