@@ -262,17 +262,16 @@ func TestDeadlockIsTriedAgain(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		var runs atomic.Int64
-		met := make(chan struct{})
+		var met sync.WaitGroup // both have their first row
+		met.Add(2)
 		for _, rows := range [][]string{{"x/a", "x/b"}, {"x/b", "x/a"}} {
 			wg.Go(func() {
 				err := db.Write(t.Context(), func(tx *store.Tx) error {
 					run := runs.Add(1)
 					for i, id := range rows {
-						if i == 1 && db.Kind() == "postgres" {
-							if run == 2 {
-								close(met)
-							}
-							<-met
+						if i == 1 && run <= 2 && db.Kind() == "postgres" {
+							met.Done()
+							met.Wait()
 						}
 						if _, err := tx.Exec(`UPDATE workspaces SET created_at = created_at + 1 WHERE id = $1`, id); err != nil {
 							return err
