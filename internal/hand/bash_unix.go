@@ -8,17 +8,19 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"croft/internal/hand/shell"
 )
 
 // bash runs the bash calls, one after another in the order of their arrival, in a shell
 // that lives on between them. Its loop is the one goroutine that touches the shell.
 type bash struct {
-	kids    *children
+	kids    *shell.Children
 	scratch *scratch
 	workdir string
 	queue   chan bashJob
 
-	shell *shell // nil until one is needed, and after one has ended
+	shell *shell.Shell // nil until one is needed, and after one has ended
 	// notice tells the next command what became of the shell since the last one.
 	notice string
 }
@@ -45,17 +47,17 @@ func (b *bash) loop(ctx context.Context) {
 	// A failure is told to the first call, which tries again.
 	_ = b.ensure(ctx)
 	for {
-		var exited <-chan exit
+		var ended <-chan struct{}
 		if b.shell != nil {
-			exited = b.shell.exited
+			ended = b.shell.Done()
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-exited:
-			b.shell.exited = gone(e)
-			b.drop()
-			b.notice = fmt.Sprintf("[the shell ended between two calls, with exit code %d: this is a new one, in %s, without the old one's directory, variables, functions and background jobs]", e.code, b.workdir)
+		case <-ended:
+			code := b.shell.End()
+			b.shell = nil
+			b.notice = fmt.Sprintf("[the shell ended between two calls, with exit code %d: this is a new one, in %s, without the old one's directory, variables, functions and background jobs]", code, b.workdir)
 			_ = b.ensure(ctx)
 		case job := <-b.queue:
 			job.result <- b.serve(job)
@@ -99,34 +101,34 @@ func (b *bash) serve(job bashJob) Result {
 	}
 	out := newOutput(func() (*os.File, error) { return b.scratch.create(job.call.ID) })
 	limit := timeLimit(job.call.Timeout, int64(in.TimeoutMS))
-	end := b.shell.run(job.ctx, file, out, limit)
-	if end.shellEnded {
+	end := b.shell.Run(job.ctx, file, out, limit)
+	if end.ShellEnded {
 		b.shell = nil
 	}
 	text := join(b.notice, out.close())
 	b.notice = ""
-	return textResult(join(text, b.verdict(end, limit)), end.interrupted || end.code != 0)
+	return textResult(join(text, b.verdict(end, limit)), end.Interrupted || end.Code != 0)
 }
 
 // verdict puts the command's ending in words; nothing for a plain success.
-func (b *bash) verdict(end ending, limit time.Duration) string {
-	what := fmt.Sprintf("exit code %d", end.code)
+func (b *bash) verdict(end shell.Ending, limit time.Duration) string {
+	what := fmt.Sprintf("exit code %d", end.Code)
 	switch {
-	case end.timedOut:
+	case end.TimedOut:
 		what = fmt.Sprintf("timed out after %s", limit)
-	case end.interrupted:
+	case end.Interrupted:
 		what = "interrupted"
-	case end.shellEnded:
-		what = fmt.Sprintf("the shell ended with exit code %d", end.code)
-	case end.code == 0:
+	case end.ShellEnded:
+		what = fmt.Sprintf("the shell ended with exit code %d", end.Code)
+	case end.Code == 0:
 		return ""
 	}
 	switch {
-	case end.killed:
+	case end.Killed:
 		what += "; the command did not heed the interrupt and was killed with the shell: " + fmt.Sprintf(stateLost, b.workdir)
-	case end.shellEnded:
+	case end.ShellEnded:
 		what += ": " + fmt.Sprintf(stateLost, b.workdir)
-	case end.interrupted:
+	case end.Interrupted:
 		what += "; the shell goes on with its state"
 	}
 	return "[" + what + "]"
@@ -138,14 +140,14 @@ func (b *bash) ensure(ctx context.Context) error {
 		return ctx.Err()
 	}
 	var err error
-	b.shell, err = startShell(ctx, b.kids, b.workdir)
+	b.shell, err = shell.Start(ctx, b.kids, b.workdir)
 	return err
 }
 
 // drop ends the shell, if there is one.
 func (b *bash) drop() {
 	if b.shell != nil {
-		b.shell.end()
+		b.shell.End()
 		b.shell = nil
 	}
 }

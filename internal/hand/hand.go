@@ -1,7 +1,7 @@
 // Package hand is the tool executor inside a sandbox, and the protocol to it. It owns the
-// six tools of the agent toolset (bash, read, write, edit, glob, grep), the persistent
-// shell behind bash, and the results that the other side has not yet acknowledged. It may
-// import the standard library and one pseudo-terminal package, nothing else: the hand is
+// six tools of the agent toolset (bash, read, write, edit, glob, grep), and the results
+// that the other side has not yet acknowledged; the persistent shell behind bash is package
+// shell's. It may import the standard library and its own two sub-packages alone: the hand is
 // the same binary as everything else in Croft, entered from the init of
 // croft/internal/entry, so every import here is paid at the start of each sandbox.
 //

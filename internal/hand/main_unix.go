@@ -15,12 +15,13 @@ import (
 	"syscall"
 	"time"
 
+	"croft/internal/hand/shell"
 	"croft/internal/hand/tools"
 )
 
 // server is the hand's end of the protocol.
 type server struct {
-	kids    *children
+	kids    *shell.Children
 	bash    *bash
 	files   *files
 	scratch *scratch
@@ -37,6 +38,9 @@ type server struct {
 	stdout  io.Writer
 	stop    context.CancelCauseFunc
 }
+
+// endGrace bounds the wait for what runs when the hand ends.
+const endGrace = time.Second
 
 // errInterrupted is the cause of a call's context that Cancel ended.
 var errInterrupted = errors.New("interrupted")
@@ -68,13 +72,13 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT)
-	s.kids = newChildren()
+	s.kids = shell.NewChildren()
 	s.files = &files{workdir: workdir, scratch: s.scratch}
 	s.bash = &bash{kids: s.kids, scratch: s.scratch, workdir: workdir, queue: make(chan bashJob, MaxCalls)}
 
 	reaping, stopReaping := context.WithCancel(context.Background())
 	var reaper, shells sync.WaitGroup
-	reaper.Go(func() { s.kids.reap(reaping) })
+	reaper.Go(func() { s.kids.Reap(reaping) })
 	shells.Go(func() { s.bash.loop(ctx) })
 	go func() { // ends with the process: nothing can wake a blocked read of standard input
 		s.stop(s.read(bufio.NewReaderSize(stdin, 64<<10)))
@@ -84,7 +88,7 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	case <-term:
 		s.stop(io.EOF)
 	}
-	s.kids.killAll()
+	s.kids.KillAll()
 	finished := make(chan struct{})
 	go func() {
 		s.takeNoMore()
@@ -96,7 +100,7 @@ func run(stdin io.Reader, stdout io.Writer) int {
 	}()
 	select {
 	case <-finished:
-	case <-time.After(drainGrace): // a call that hangs in the kernel ends with the process
+	case <-time.After(endGrace): // a call that hangs in the kernel ends with the process
 	}
 	s.scratch.remove()
 	if errors.Is(context.Cause(ctx), io.EOF) {

@@ -35,10 +35,10 @@ type output struct {
 // newOutput makes an output whose file, if it needs one, is made by create.
 func newOutput(create func() (*os.File, error)) *output { return &output{create: create} }
 
-// write adds to the output.
-func (o *output) write(p []byte) {
+// Write adds to the output. It never fails: what goes wrong is told in the text.
+func (o *output) Write(p []byte) (int, error) {
 	if len(p) == 0 {
-		return
+		return 0, nil
 	}
 	o.total += int64(len(p))
 	o.chars += countChars(p)
@@ -47,10 +47,11 @@ func (o *output) write(p []byte) {
 		if o.chars > MaxOutput || len(o.text) > MaxOutput*utf8.UTFMax { // the latter for bytes that are no text
 			o.spill()
 		}
-		return
+		return len(p), nil
 	}
 	o.save(p)
 	o.keepTail(p)
+	return len(p), nil
 }
 
 func (o *output) spill() {

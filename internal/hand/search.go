@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -131,9 +130,9 @@ func (t *files) glob(ctx context.Context, call Call) Result {
 	out := newOutput(func() (*os.File, error) { return t.scratch.create(call.ID) })
 	for i, f := range newest {
 		if i > 0 {
-			out.write([]byte("\n"))
+			fmt.Fprintln(out)
 		}
-		out.write([]byte(f.path))
+		fmt.Fprint(out, f.path)
 	}
 	text := out.close()
 	if matches > len(newest) {
@@ -244,9 +243,7 @@ func (s *search) file(path string) error {
 		if at == nil {
 			continue
 		}
-		s.out.write([]byte(path + ":" + strconv.Itoa(number) + ":"))
-		s.out.write(shown(line, at[0]))
-		s.out.write([]byte("\n"))
+		fmt.Fprintf(s.out, "%s:%d:%s\n", path, number, shown(line, at[0]))
 		if s.out.total > maxGrep {
 			return errEnough
 		}

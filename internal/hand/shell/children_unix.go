@@ -1,6 +1,6 @@
 //go:build unix
 
-package hand
+package shell
 
 import (
 	"context"
@@ -11,28 +11,32 @@ import (
 	"time"
 )
 
-// children owns every child of this process. Whoever waits for "any child" takes the exit
+// Children owns every child of this process. Whoever waits for "any child" takes the exit
 // statuses of all, and as PID 1 or as a subreaper the hand must wait for any: so nobody
 // else in the process waits or forks. Orphans that fall to the hand are reaped and forgotten.
-type children struct {
+type Children struct {
 	mu   sync.Mutex // held over fork and over wait, so that no child ends unknown
-	live map[int]chan exit
+	live map[int]*child
 }
 
-// exit is how a child ended: its exit code, or 128 and the signal that ended it.
-type exit struct {
-	code   int
-	signal syscall.Signal // 0 when none
+// child is a process that we started.
+type child struct {
+	pid  int
+	done chan struct{} // closed once it has ended and was reaped
+	code int           // then its exit code, or 128 and the signal that ended it
 }
 
-func newChildren() *children {
+// NewChildren takes over the children of this process; there must be one at a time. It
+// makes the process the subreaper of what it starts, where it may, and has every descriptor
+// but the first three closed in children.
+func NewChildren() *Children {
 	becomeSubreaper()
 	keepDescriptors()
-	return &children{live: make(map[int]chan exit)}
+	return &Children{live: make(map[int]*child)}
 }
 
-// reap waits for children as they end, until ctx does.
-func (c *children) reap(ctx context.Context) {
+// Reap waits for children as they end, until ctx does.
+func (c *Children) Reap(ctx context.Context) {
 	sig := make(chan os.Signal, 1)
 	signal.Notify(sig, syscall.SIGCHLD)
 	defer signal.Stop(sig)
@@ -47,7 +51,7 @@ func (c *children) reap(ctx context.Context) {
 }
 
 // collect reaps every child that has ended.
-func (c *children) collect() {
+func (c *Children) collect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
@@ -59,33 +63,33 @@ func (c *children) collect() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		if ch := c.live[pid]; ch != nil {
+		if ours := c.live[pid]; ours != nil {
 			delete(c.live, pid)
-			e := exit{code: ws.ExitStatus()}
+			ours.code = ws.ExitStatus()
 			if ws.Signaled() {
-				e = exit{code: 128 + int(ws.Signal()), signal: ws.Signal()}
+				ours.code = 128 + int(ws.Signal())
 			}
-			ch <- e
+			close(ours.done)
 		}
 	}
 }
 
-// start runs a program. Its exit arrives on the channel, once.
-func (c *children) start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan exit, error) {
+// start runs a program.
+func (c *Children) start(path string, argv []string, attr *syscall.ProcAttr) (*child, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, attr)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	ch := make(chan exit, 1)
-	c.live[pid] = ch
-	return pid, ch, nil
+	ours := &child{pid: pid, done: make(chan struct{})}
+	c.live[pid] = ours
+	return ours, nil
 }
 
 // signal sends sig to a child of ours or, by its negative number, to the process group that
 // it leads. To one that has been reaped nothing is sent, so a reused number is never hit.
-func (c *children) signal(pid int, sig syscall.Signal) {
+func (c *Children) signal(pid int, sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.live[max(pid, -pid)] != nil {
@@ -93,8 +97,8 @@ func (c *children) signal(pid int, sig syscall.Signal) {
 	}
 }
 
-// killAll kills what descends from this process, until nothing does or a while has passed.
-func (c *children) killAll() {
+// KillAll kills what descends from this process, until nothing does or a while has passed.
+func (c *Children) KillAll() {
 	const rounds, pause = 100, time.Millisecond
 	for range rounds {
 		c.mu.Lock()

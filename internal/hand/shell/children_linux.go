@@ -1,4 +1,4 @@
-package hand
+package shell
 
 import (
 	"bytes"

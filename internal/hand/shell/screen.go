@@ -1,6 +1,7 @@
-package hand
+package shell
 
 import (
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -16,8 +17,8 @@ type screen struct {
 	done   chan struct{}
 
 	mu  sync.Mutex
-	seq uint64  // of the command being shown
-	out *output // nil when none is
+	seq uint64    // of the command being shown
+	out io.Writer // nil when none is
 }
 
 // watch starts to read master, which it closes at the end.
@@ -28,7 +29,7 @@ func watch(master *os.File, secret string) *screen {
 }
 
 // show gives what comes from now on to out, up to the mark of command seq.
-func (s *screen) show(seq uint64, out *output) {
+func (s *screen) show(seq uint64, out io.Writer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seq, s.out = seq, out
@@ -46,7 +47,7 @@ func (s *screen) read(secret string) {
 	f := filter{secret: secret}
 	text := func(p []byte) {
 		if s.out != nil {
-			s.out.write(p)
+			_, _ = s.out.Write(p) // it keeps its troubles to itself
 		}
 	}
 	ended := func(m mark) {

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package hand
+package shell
 
 // Without /proc and subreapers the hand knows its own children and their process groups,
 // and no more: what detaches itself from them outlives it.

@@ -1,16 +1,16 @@
 //go:build unix
 
-package hand
+package shell
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +19,7 @@ import (
 	"github.com/creack/pty"
 )
 
-// shell is one living shell process. It is interactive, because only such a shell comes
+// Shell is one living shell process. It is interactive, because only such a shell comes
 // back from an interrupt with its state, but nothing is ever typed into it:
 //
 //   - its standard input is a pipe, on which it gets two short lines a command: the first
@@ -36,15 +36,14 @@ import (
 // Job control is off, so that no notices of jobs mix with the output. An interrupt goes to
 // the shell and to what descends from it, other than the jobs that earlier commands left in
 // the background, which are told by their age.
-type shell struct {
-	kids   *children
-	pid    int
-	exited <-chan exit
+type Shell struct {
+	kids   *Children
+	proc   *child
 	plain  bool
 	stdin  *os.File // the pipe's end
 	slave  *os.File // held open, so that the terminal lives as long as the shell
 	screen *screen
-	secret string
+	secret string // keeps a mark from being printed by accident; a command can only fool itself
 	seq    uint64
 	since  int64 // when the command began, in the ticks of process.started
 }
@@ -105,8 +104,9 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// startShell starts a shell in dir and waits until it is ready.
-func startShell(ctx context.Context, kids *children, dir string) (*shell, error) {
+// Start starts a shell in dir and waits until it is ready, or until ctx ends. The caller
+// must End it.
+func Start(ctx context.Context, kids *Children, dir string) (*Shell, error) {
 	prog, err := findShell()
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func startShell(ctx context.Context, kids *children, dir string) (*shell, error)
 	defer null.Close()
 	// The terminal is its error output until it has started: a shell that cannot open
 	// /dev/tty takes that one for its terminal.
-	pid, exited, err := kids.start(prog.path, prog.argv, &syscall.ProcAttr{
+	proc, err := kids.start(prog.path, prog.argv, &syscall.ProcAttr{
 		Dir:   dir,
 		Env:   shellEnv(os.Environ()),
 		Files: []uintptr{input.Fd(), null.Fd(), slave.Fd()},
@@ -144,17 +144,17 @@ func startShell(ctx context.Context, kids *children, dir string) (*shell, error)
 		stdin.Close()
 		return nil, fmt.Errorf("starting %s in %s: %w", prog.path, dir, err)
 	}
-	s := &shell{kids: kids, pid: pid, exited: exited, plain: prog.plain, stdin: stdin, slave: slave, secret: newSecret()}
+	s := &Shell{kids: kids, proc: proc, plain: prog.plain, stdin: stdin, slave: slave, secret: strconv.FormatUint(rand.Uint64(), 16)}
 	s.screen = watch(master, s.secret)
 	if err := s.setUp(ctx); err != nil {
-		s.end()
+		s.End()
 		return nil, fmt.Errorf("starting %s in %s: %w", prog.path, dir, err)
 	}
 	return s, nil
 }
 
 // setUp sends the first line and waits for its mark.
-func (s *shell) setUp(ctx context.Context) error {
+func (s *Shell) setUp(ctx context.Context) error {
 	quiet := "exec >/dev/null 2>&1; PS1= PS2=; set +m"
 	if !s.plain {
 		quiet += " +H +o history; unset HISTFILE; history -c"
@@ -170,22 +170,14 @@ func (s *shell) setUp(ctx context.Context) error {
 			if m.seq == s.seq {
 				return nil
 			}
-		case e := <-s.exited:
-			s.exited = gone(e)
-			return fmt.Errorf("it ended at once with exit code %d", e.code)
+		case <-s.proc.done:
+			return fmt.Errorf("it ended at once with exit code %d", s.proc.code)
 		case <-timer.C:
 			return fmt.Errorf("it was not ready after %s", startTimeout)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// gone is a channel that holds an exit that was taken from its channel too early.
-func gone(e exit) <-chan exit {
-	ch := make(chan exit, 1)
-	ch <- e
-	return ch
 }
 
 // openTerminal opens a pseudo-terminal whose master can be closed under a reader.
@@ -248,30 +240,28 @@ func shellEnv(own []string) []string {
 	return env
 }
 
-func newSecret() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
+// Done is closed when the shell has ended by itself.
+func (s *Shell) Done() <-chan struct{} { return s.proc.done }
+
+// Ending tells how a command ended.
+type Ending struct {
+	Code        int
+	Interrupted bool // by the limit or by the context
+	TimedOut    bool // by the limit
+	Killed      bool // it did not heed the interrupt: the shell was killed
+	ShellEnded  bool // the shell is no more, killed or by itself, and its state with it
 }
 
-// ending tells how a command ended.
-type ending struct {
-	code        int
-	interrupted bool // by the limit or by the context
-	timedOut    bool // by the limit
-	killed      bool // it did not heed the interrupt: the shell was killed
-	shellEnded  bool // the shell is no more, killed or by itself, and its state with it
-}
-
-// run has the shell run the command in file and collects what it prints in out, until it
-// has ended, limit has passed or ctx is done.
-func (s *shell) run(ctx context.Context, file string, out *output, limit time.Duration) ending {
+// Run has the shell run the command in file and gives what it prints to out, until it has
+// ended, limit has passed or ctx is done; then it interrupts the command. Nothing is written
+// to out once Run has returned. It is for one goroutine at a time.
+func (s *Shell) Run(ctx context.Context, file string, out io.Writer, limit time.Duration) Ending {
 	s.seq++
 	s.screen.show(s.seq, out)
 	defer s.screen.hide()
-	var end ending
-	ended := func() ending {
-		end.code, end.shellEnded = s.end().code, true
+	var end Ending
+	ended := func() Ending {
+		end.Code, end.ShellEnded = s.End(), true
 		return end
 	}
 	s.since = ticks()
@@ -288,7 +278,7 @@ func (s *shell) run(ctx context.Context, file string, out *output, limit time.Du
 	}
 	var giveUp time.Time
 	interrupt := func() {
-		end.interrupted, done = true, nil
+		end.Interrupted, done = true, nil
 		giveUp = time.Now().Add(interruptGrace)
 		again = time.Tick(interruptAgain)
 		s.interrupt()
@@ -297,25 +287,24 @@ func (s *shell) run(ctx context.Context, file string, out *output, limit time.Du
 		select {
 		case m := <-s.screen.marks:
 			if m.seq == s.seq {
-				end.code = m.code
+				end.Code = m.code
 				return end
 			}
-		case e := <-s.exited:
-			s.exited = gone(e)
+		case <-s.proc.done:
 			return ended()
 		case <-timer.C:
-			if !end.interrupted {
-				end.timedOut = true
+			if !end.Interrupted {
+				end.TimedOut = true
 				interrupt()
 			}
 		case <-done:
 			interrupt()
 		case now := <-again:
 			switch {
-			case !end.interrupted:
+			case !end.Interrupted:
 				s.remind()
 			case now.After(giveUp):
-				end.killed = true
+				end.Killed = true
 				return ended()
 			default:
 				s.interrupt()
@@ -328,22 +317,22 @@ func (s *shell) run(ctx context.Context, file string, out *output, limit time.Du
 // earlier commands. A shell is told before its children, or with them, so that it knows that
 // it was meant when they die of theirs; of a pipeline the last is told first, since the
 // others' end would let it succeed. That is the order of descendants.
-func (s *shell) interrupt() {
+func (s *Shell) interrupt() {
 	spared := 0
-	targets := descendants(s.pid, func(p process) bool {
-		earlier := p.parent == s.pid && p.started > 0 && p.started < s.since
+	targets := descendants(s.proc.pid, func(p process) bool {
+		earlier := p.parent == s.proc.pid && p.started > 0 && p.started < s.since
 		if earlier && !p.zombie {
 			spared++
 		}
-		return p.session == s.pid && !earlier
+		return p.session == s.proc.pid && !earlier
 	})
 	if spared == 0 {
-		s.kids.signal(-s.pid, syscall.SIGINT)
+		s.kids.signal(-s.proc.pid, syscall.SIGINT)
 	} else {
-		s.kids.signal(s.pid, syscall.SIGINT)
+		s.kids.signal(s.proc.pid, syscall.SIGINT)
 	}
 	for _, p := range targets {
-		if spared > 0 || p.group != s.pid {
+		if spared > 0 || p.group != s.proc.pid {
 			_ = syscall.Kill(p.pid, syscall.SIGINT)
 		}
 	}
@@ -352,7 +341,7 @@ func (s *shell) interrupt() {
 
 // remind gives a plain shell the mark's line again, if it has read all it was given: it may
 // have thrown the line away. A mark too many is ignored.
-func (s *shell) remind() {
+func (s *Shell) remind() {
 	if s.plain && unread(s.stdin) == 0 {
 		_ = s.send(s.markLine()) // if it fails the shell has ended, which run is told
 	}
@@ -378,12 +367,12 @@ func unread(pipe *os.File) int {
 // markLine is the line that has the shell print the current command's mark. It also takes
 // back "set -e", which would have the first command to fail in a later call end the shell,
 // and "set -m", by which it would speak of its jobs.
-func (s *shell) markLine() string {
+func (s *Shell) markLine() string {
 	return fmt.Sprintf("\\command printf '\\036%s.%d:%%d\\037' \"$?\" >%s; \\command set +em\n", s.secret, s.seq, quote(s.slave.Name()))
 }
 
 // send writes lines to the shell, which reads them at once or is stuck.
-func (s *shell) send(lines string) error {
+func (s *Shell) send(lines string) error {
 	if err := s.stdin.SetWriteDeadline(time.Now().Add(interruptGrace)); err != nil {
 		return err
 	}
@@ -391,32 +380,33 @@ func (s *shell) send(lines string) error {
 	return err
 }
 
-// end kills the shell, if it lives, and what remains of its session, takes what they still
+// End kills the shell, if it lives, and what remains of its session, takes what they still
 // had in the terminal, and releases everything. Daemons that made a session of their own
-// stay. It returns the shell's exit.
-func (s *shell) end() exit {
-	e := exit{code: 128 + int(syscall.SIGKILL), signal: syscall.SIGKILL}
-	patience := time.NewTimer(drainGrace)
-	defer patience.Stop()
-	s.kids.signal(s.pid, syscall.SIGSTOP) // so that it neither starts nor says more
+// stay. It returns the shell's exit code, 128 and the signal where one ended it. It must
+// not be called after Run has said that the shell ended, nor twice.
+func (s *Shell) End() int {
+	s.kids.signal(s.proc.pid, syscall.SIGSTOP) // so that it neither starts nor says more
 	for range 100 {
-		left := killSession(s.pid)
-		s.kids.signal(-s.pid, syscall.SIGKILL)
-		s.kids.signal(s.pid, syscall.SIGKILL)
+		left := killSession(s.proc.pid)
+		s.kids.signal(-s.proc.pid, syscall.SIGKILL)
+		s.kids.signal(s.proc.pid, syscall.SIGKILL)
 		if !left {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
+	code := 128 + int(syscall.SIGKILL)
+	patience := time.NewTimer(drainGrace)
+	defer patience.Stop()
 	select {
-	case e = <-s.exited:
-		s.exited = gone(e)
+	case <-s.proc.done:
+		code = s.proc.code
 	case <-patience.C: // it hangs in the kernel
 	}
 	s.stdin.Close()
 	s.slave.Close()
 	s.screen.close(drainGrace)
-	return e
+	return code
 }
 
 // quote makes text one word of the shell.
