@@ -125,11 +125,11 @@ func (t *turn) agent(ctx context.Context, cfg *config.Config, f *runFlags) (any,
 	case f.agent == "":
 		return t.ownAgent(ctx, cfg, f)
 	case isAgentID(f.agent):
-		if !cfg.IsSet("model") && f.system == "" {
+		if !f.modelSet && f.system == "" {
 			return f.agent, nil
 		}
 		over := map[string]any{"type": "agent_with_overrides", "id": f.agent}
-		if cfg.IsSet("model") {
+		if f.modelSet {
 			over["model"] = map[string]string{"id": cfg.Model}
 		}
 		if f.system != "" {
@@ -138,7 +138,7 @@ func (t *turn) agent(ctx context.Context, cfg *config.Config, f *runFlags) (any,
 		return over, nil
 	}
 	definition := f.definition
-	if cfg.IsSet("model") || definition["model"] == nil {
+	if f.modelSet || definition["model"] == nil {
 		model, ok := definition["model"].(map[string]any)
 		if !ok {
 			model = map[string]any{}

@@ -33,6 +33,8 @@ type runFlags struct {
 	system      string
 	title       string
 	budget      int
+	budgetSet   bool
+	modelSet    bool // --model was given, not only configured: it goes before an agent's own
 	ask         bool
 	workdir     string
 	mounts      []string
@@ -90,6 +92,7 @@ no terminal to ask at, 4 the budget or the retries are used up, 130 interrupted.
 		if f.task, err = task(h, args); err != nil {
 			return err
 		}
+		f.budgetSet, f.modelSet = fs.Changed("budget"), fs.Changed("model")
 		if err := f.check(cfg); err != nil {
 			return err
 		}
@@ -121,7 +124,7 @@ func (f *runFlags) check(cfg *config.Config) error {
 	}
 	if f.session != "" {
 		for name, set := range map[string]bool{"--agent": f.agent != "", "--environment": f.environment != "", "--system": f.system != "",
-			"--title": f.title != "", "--ask": f.ask, "--workdir": f.workdir != "", "--mount": len(f.mounts) > 0} {
+			"--title": f.title != "", "--ask": f.ask, "--workdir": f.workdir != "", "--mount": len(f.mounts) > 0, "--model": f.modelSet} {
 			if set {
 				return usageError("%s is for new sessions: %s keeps what it was made with", name, term.Short(f.session, 60))
 			}
@@ -133,7 +136,7 @@ func (f *runFlags) check(cfg *config.Config) error {
 	if f.agent != "" && f.ask {
 		return usageError("--ask is for run's own agent: give yours a permission_policy of always_ask")
 	}
-	if f.budget < 0 {
+	if f.budget < 0 || (f.budget == 0 && f.budgetSet) {
 		return usageError("--budget: accepted is a whole number of cents above zero")
 	}
 	if f.agent != "" && !isAgentID(f.agent) {
@@ -206,6 +209,11 @@ func connectForRun(ctx context.Context, h *host, cfg *config.Config, f *runFlags
 	c, err := connect(ctx, cfg, server.Options{Role: server.Up, Listen: "127.0.0.1:0", Record: f.record, Log: h.quietLogger(cfg)})
 	if err != nil {
 		return nil, err
+	}
+	if c.local != nil && cfg.Driver == server.DriverNone {
+		for _, w := range c.local.Warnings() {
+			fmt.Fprintln(h.stderr, "! "+w)
+		}
 	}
 	if c.local == nil {
 		for _, name := range []string{"driver", "capacity", "allow_mount", "model_base_url", "model_retries", "idle_timeout", "call_timeout"} {
@@ -283,6 +291,9 @@ func (t *turn) whole(ctx context.Context, cfg *config.Config, f *runFlags, mount
 	t.show(past)
 	if f.task != "" {
 		if err := t.send(ctx, message(f.task)); err != nil {
+			if croft.IsType(err, croft.InvalidRequest) && strings.Contains(err.Error(), "has reached its budget") {
+				return &exit{exitExhausted, errors.New("the session's budget is used up; a larger --budget goes on")}
+			}
 			return err
 		}
 	}

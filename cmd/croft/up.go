@@ -40,8 +40,8 @@ func newServer(h *host) *cobra.Command {
 		Use:   "server",
 		Short: "Serve the API without running tools: croft worker does that",
 		Long: `Serves the API and runs the agents' loop. Tools are run by workers, which are started
-with croft worker and a fleet key (croft keys create --kind fleet). Servers that share one
-PostgreSQL share their sessions.`,
+with croft worker and a fleet key (croft keys create --kind fleet). This version serves a
+database by one server at a time.`,
 		Example: `  croft server
   croft server --database-url postgres://croft@db/croft`,
 		Args: cobra.NoArgs,
@@ -79,8 +79,13 @@ func (h *host) serve(cmd *cobra.Command, role server.Role) error {
 	return errors.Join(lost, s.Stop(stopping))
 }
 
-// startError adds to an error of starting who is in the way, where that can be found out.
+// startError adds to an error of starting what to do, and who is in the way, where that can
+// be found out.
 func (h *host) startError(cfg *config.Config, err error) error {
+	var full *store.FullError
+	if errors.As(err, &full) {
+		return fmt.Errorf("%w: make room, or choose another folder with --data", err)
+	}
 	var locked *store.LockedError
 	if !errors.As(err, &locked) {
 		return err
@@ -134,7 +139,11 @@ func (h *host) greet(ctx context.Context, cfg *config.Config, role server.Role, 
 		if cfg.IsSet("data") {
 			flags = " --data " + cfg.Data
 		}
-		out.Line(term.Part{Text: "Next, in another terminal:  croft run" + flags + ` "What can you do here?"`})
+		task := ` "What can you do here?"`
+		if s.CheckModel(cfg.DefaultModelID()) != nil {
+			task = ` --model replay:examples/hello.yaml "Say hello from a sandbox"`
+		}
+		out.Line(term.Part{Text: "Next, in another terminal:  croft run" + flags + task})
 	} else {
 		out.Line(term.Part{Text: "Next:  croft keys create --kind fleet, and with that key  croft worker --fleet --base-url " + s.URL()})
 	}

@@ -2,6 +2,7 @@ package term
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -62,11 +63,12 @@ type Block struct {
 	} `json:"source"`
 }
 
-// ParseEvent reads an event as the wire carries it. Fields that a person is not shown may
-// hold anything.
+// ParseEvent reads an event as the wire carries it. A field of another shape than Event's
+// is left out: a newer server may know more kinds.
 func ParseEvent(raw json.RawMessage) (*Event, error) {
 	e := new(Event)
-	if err := json.Unmarshal(raw, e); err != nil {
+	var shape *json.UnmarshalTypeError // the rest was read all the same
+	if err := json.Unmarshal(raw, e); err != nil && !errors.As(err, &shape) {
 		return nil, fmt.Errorf("reading an event: %w", err)
 	}
 	if e.Type == "" {

@@ -21,6 +21,7 @@ type Transcript struct {
 	others bool
 
 	calls   []call // tool uses without their results, oldest first
+	apart   bool   // several calls were open at once: their results must say whose they are
 	message string // the id of the message whose preview is under way, or empty
 	shown   strings.Builder
 	block   int
@@ -185,6 +186,7 @@ func (t *Transcript) endMessage(cut bool) {
 func (t *Transcript) use(e *Event) {
 	c := call{id: e.ID, name: Short(e.Name, 40), text: CallText(e.Name, e.Input), since: e.ProcessedAt, asked: e.Permission == "ask"}
 	t.calls = append(t.calls, c)
+	t.apart = t.apart || len(t.calls) > 1
 	if !t.s.Live() {
 		// Nothing can be taken back here: tell now what begins, and at its end how it went.
 		t.head(c, "")
@@ -218,10 +220,11 @@ func (t *Transcript) result(e *Event) {
 	switch {
 	case t.s.Live():
 		t.head(c, took)
-	case len(t.calls) > 0 || !found:
+	case len(t.calls) > 0 || !found || t.apart:
 		// Others are open: say which one this is.
 		t.s.Line(Part{Dim, "↳ " + c.name + "  " + Short(c.text, max(20, t.s.Width()-len(c.name)-10))})
 	}
+	t.apart = t.apart && len(t.calls) > 0
 	style := Dim
 	if e.IsError {
 		style = Red

@@ -69,6 +69,7 @@ Now.
 ● write  a.txt (2 lines)
 ↳ write  a.txt (2 lines)
   done in 12ms
+↳ bash  go test ./...
   1
     2
   3
@@ -88,6 +89,7 @@ Now.
 ● write  a.txt (2 lines)
 ↳ write  a.txt (2 lines)
   done in 12ms
+↳ bash  go test ./...
   1
     2
   3
@@ -153,6 +155,10 @@ func TestTranscriptOddities(t *testing.T) {
 			`{"type":"session.status_idle","id":"i","stop_reason":{"type":"requires_action","event_ids":["u1"]}}`,
 			`{"type":"user.tool_confirmation","id":"c","tool_use_id":"u1","result":"deny","deny_message":"no\u001b[1m"}`,
 		}, "● bash  rm x\nwaits for an answer: bash  rm x\ndenied  no\n"},
+		{"fields of another shape", []string{
+			`{"type":"agent.message","id":"m","content":"text","error":3,"stop_reason":[]}`,
+			`{"type":"agent.tool_use","id":"u9","name":"new","input":[1]}`,
+		}, "● new  [1]\n"},
 		{"ends", []string{
 			`{"type":"session.status_idle","id":"i","stop_reason":{"type":"budget_reached"}}`,
 			`{"type":"session.status_idle","id":"i","stop_reason":{"type":"retries_exhausted"}}`,
