@@ -588,7 +588,7 @@ func TestBashAgainstOracle(t *testing.T) {
 		// State.
 		run("cd src; X=1; export Y=2; f() { echo \"f $X $1\"; }; shopt -s extglob; set -o pipefail"),
 		run("pwd; f a; sh -c 'echo $Y'; false | true"), run("echo !(one).go; echo ~+"), run("cd ..; unset X; f b; set +o pipefail; pwd"),
-		run("pushd src >/dev/null; dirs; popd"), run("alias ll='echo aliased'"), run("ll"), run("umask 077; umask; umask 022"), run("trap 'echo bye' USR1; kill -USR1 $$; trap - USR1"),
+		run("pushd src >/dev/null; dirs -l; popd >/dev/null"), run("alias ll='echo aliased'"), run("ll"), run("umask 077; umask; umask 022"), run("trap 'echo bye' USR1; kill -USR1 $$; trap - USR1"),
 		run("exec 5>five; echo 5 >&5; exec 5>&-; cat five"), run("echo still $Y"),
 		// Forms.
 		run("cat <<X\nheredoc $Y\nX"), run("cat <<'X'\nheredoc $Y\nX"), run("cat <<-X\n\tindented\n\tX"), run("for i in 1 2 3; do\n  echo $i\ndone"),

@@ -24,7 +24,7 @@ func TestPlainShell(t *testing.T) {
 		{"if true; then", "end of file unexpected"},
 		{"echo ${nope?unset here}; echo never", "unset here"},
 		{"set -u; echo $nope; echo never", "parameter not set"},
-		{"set +u; no-such-command", "not found"},
+		{"set +u; no-such-command", "exit code 127"},
 	} {
 		got, isErr := l.bash(t, c.command)
 		if !isErr || !strings.Contains(got, c.holds) || strings.Contains(got, "never") {
