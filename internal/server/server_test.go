@@ -15,12 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"croft"
 	"croft/internal/client"
 	"croft/internal/config"
 	_ "croft/internal/entry" // the test's binary is the hand and the first process of its sandboxes
 	"croft/internal/model/registry"
 	"croft/internal/store"
+	"croft/internal/store/storetest"
 )
 
 // conf is a configuration over a data folder of the test's own. Tools run without a
@@ -178,6 +181,50 @@ func TestWhole(t *testing.T) {
 		t.Errorf("a second first key: %q", s.FirstKey())
 	}
 	c := clientOf(t, s.URL(), kept, nil)
+	if got := texts(t, c, begin(t, c, "go")); !strings.Contains(got, "hello from the tool") {
+		t.Error(got)
+	}
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	storetest.Stop()
+	os.Exit(code)
+}
+
+// TestLost ends the connection that says which sessions are this server's: it must say so,
+// and be stopped, and the next one must go on.
+func TestLost(t *testing.T) {
+	cfg := conf(t)
+	cfg.DatabaseURL = storetest.Postgres(t)
+	s := start(t, Options{Config: cfg, Role: Up, Listen: "127.0.0.1:0"})
+	c := clientOf(t, s.URL(), s.FirstKey(), nil)
+	id := begin(t, c, "go")
+	if got := texts(t, c, id); !strings.Contains(got, "hello from the tool") {
+		t.Error(got)
+	}
+	conn, err := pgx.Connect(context.Background(), cfg.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Lost():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the server did not notice within 30 s")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s.Stop(ctx) // what the lost connections make of it is not the matter here
+	s = start(t, Options{Config: cfg, Role: Up, Listen: "127.0.0.1:0"})
+	key, err := ReadAPIKey(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = clientOf(t, s.URL(), key, nil)
 	if got := texts(t, c, begin(t, c, "go")); !strings.Contains(got, "hello from the tool") {
 		t.Error(got)
 	}

@@ -84,13 +84,22 @@ func (s *Server) startWorker() error {
 		return fmt.Errorf("starting the worker: %w", err)
 	}
 	s.worker = &embedded{Worker: w}
+	run, cut := context.WithCancel(context.Background())
 	s.worker.run.Go(func() {
-		if err := w.Run(context.Background()); err != nil {
+		if err := w.Run(run); err != nil {
 			s.log.Error("the worker ended", "err", err)
 		}
 	})
 	s.later(func(ctx context.Context) error {
+		defer cut()
 		defer s.worker.run.Wait()
+		select {
+		case <-s.db.Lost():
+			// Nothing can be written any more, so nothing can be handed over.
+			cut()
+			return nil
+		default:
+		}
 		ctx, cancel := half(ctx)
 		defer cancel()
 		if err := w.Drain(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
