@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	killCount = flag.Int("kills", 12, "how many kills TestKillAnywhere makes on each database; the soak makes 100")
+	killCount = flag.Int("kills", 30, "how many kills TestKillAnywhere makes on each database; the soak makes 100")
 	killSeed  = flag.Uint64("seed", 1, "the seed of the kills")
 )
 
