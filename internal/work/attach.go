@@ -44,7 +44,8 @@ type Attachment struct {
 	q *Queue
 	Attach
 	worker, incarnation string
-	held, offers        int // items it holds, and offers it has not acknowledged; under q.mu
+	held, offers        int  // items it holds, and offers it has not acknowledged; under q.mu
+	told                bool // of its open calls, which come before offers; under q.mu
 
 	mu     sync.Mutex
 	frames []Frame
@@ -96,6 +97,9 @@ func (q *Queue) Attach(ctx context.Context, in Attach) (*Attachment, error) {
 			a.push(Frame{Type: "call", WorkID: i.ID, SessionID: i.Data.ID, Call: &calls[k]})
 		}
 	}
+	q.mu.Lock()
+	a.told = true
+	q.mu.Unlock()
 	if err := q.fill(ctx, in.Workspace); err != nil {
 		a.Close()
 		return nil, err
@@ -200,6 +204,7 @@ func (q *Queue) Offer(i *Item) {
 	if o, ok := q.offered[i.ID]; ok && time.Since(o.at) < reclaimAfter {
 		return
 	}
+	q.unoffer(i.ID) // an old offer must not take the room of the new one
 	var best *Attachment
 	for a := range q.attach {
 		if a.Workspace != i.workspace || (a.EnvironmentID != "" && a.EnvironmentID != i.EnvironmentID) {
@@ -212,18 +217,18 @@ func (q *Queue) Offer(i *Item) {
 	if best == nil {
 		return
 	}
-	q.unoffer(i.ID)
 	q.offered[i.ID] = offer{to: best, at: time.Now()}
 	best.offers++
 	best.push(Frame{Type: "offer", WorkID: i.ID, EnvironmentID: i.EnvironmentID, SessionID: i.Data.ID})
 	q.wake()
 }
 
-// room is how many more items a may be offered; q.mu is held. One that was cut off has none.
+// room is how many more items a may be offered; q.mu is held. One that was cut off, or that
+// is not told of its open calls yet, has none.
 func (a *Attachment) room() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.err != nil {
+	if a.err != nil || !a.told {
 		return 0
 	}
 	return a.Capacity - a.held - a.offers
@@ -306,12 +311,18 @@ func (q *Queue) forget(id string) {
 		delete(q.holders, id)
 		a.held--
 	}
+	q.revoke(id)
+	q.unoffer(id)
+}
+
+// revoke drops the tokens of an item that were read, so that the table is asked again; q.mu
+// is held.
+func (q *Queue) revoke(id string) {
 	for k, g := range q.grants {
 		if g.WorkID == id {
 			delete(q.grants, k)
 		}
 	}
-	q.unoffer(id)
 }
 
 // expire ends leases that run out and offers again what nobody acknowledged. It sleeps

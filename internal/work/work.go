@@ -283,6 +283,11 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 				return fmt.Errorf("claiming work item %s: %w", id, err)
 			}
 			item = i
+			tx.OnCommit(func() {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				q.revoke(id) // the secret that was lost on the way
+			})
 			return i.setSecret(token)
 		}
 		if i.State != queued {
