@@ -58,7 +58,7 @@ type job struct {
 // 32 MB, the log is folded back into the file each 4,000 pages (16 MB), which keeps the
 // pauses short.
 const pragmas = "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-32768)" +
-	"&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=foreign_keys(0)"
+	"&_pragma=wal_autocheckpoint(4000)&_pragma=temp_store(MEMORY)&_pragma=foreign_keys(1)"
 
 // lockWait is how long a new process waits for the lock of one that is just dying.
 const lockWait = 2 * time.Second
