@@ -86,7 +86,7 @@ func (q *Queue) Attach(ctx context.Context, in Attach) (*Attachment, error) {
 	}
 	for _, i := range held {
 		q.mu.Lock()
-		q.hold(i.ID, a)
+		q.hold(i.ID, i.claim, a)
 		q.mu.Unlock()
 		calls, err := q.sessions.Calls(ctx, i.Data.ID, i.ID)
 		if err != nil {
@@ -204,6 +204,10 @@ func (q *Queue) Offer(i *Item) {
 	if o, ok := q.offered[i.ID]; ok && time.Since(o.at) < reclaimAfter {
 		return
 	}
+	if h, ok := q.holders[i.ID]; ok && h.claim > i.claim {
+		return // it was claimed since i was read
+	}
+	q.unhold(i.ID)  // its claim has ended
 	q.unoffer(i.ID) // an old offer must not take the room of the new one
 	var best *Attachment
 	for a := range q.attach {
@@ -234,13 +238,19 @@ func (a *Attachment) room() int {
 	return a.Capacity - a.held - a.offers
 }
 
-// hold notes that a holds an item; q.mu is held.
-func (q *Queue) hold(id string, a *Attachment) {
-	if old := q.holders[id]; old != nil {
-		old.held--
-	}
-	q.holders[id] = a
+// hold notes that a holds an item by that claim; q.mu is held.
+func (q *Queue) hold(id string, claim int64, a *Attachment) {
+	q.unhold(id)
+	q.holders[id] = holder{to: a, claim: claim}
 	a.held++
+}
+
+// unhold forgets who holds an item; q.mu is held.
+func (q *Queue) unhold(id string) {
+	if h, ok := q.holders[id]; ok {
+		delete(q.holders, id)
+		h.to.held--
+	}
 }
 
 // unoffer forgets an offer; q.mu is held.
@@ -271,8 +281,8 @@ func (q *Queue) fill(ctx context.Context, workspace string) error {
 func (q *Queue) tell(id string, f Frame) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if a := q.holders[id]; a != nil {
-		a.push(f)
+	if h, ok := q.holders[id]; ok {
+		h.to.push(f)
 	}
 }
 
@@ -307,10 +317,7 @@ func (q *Queue) Gone(workspace, item, session string) {
 
 // forget drops what is kept in memory of an item; q.mu is held.
 func (q *Queue) forget(id string) {
-	if a := q.holders[id]; a != nil {
-		delete(q.holders, id)
-		a.held--
-	}
+	q.unhold(id)
 	q.revoke(id)
 	q.unoffer(id)
 }
@@ -456,7 +463,7 @@ func (a *Attachment) Close() {
 func (q *Queue) detach(a *Attachment) {
 	delete(q.attach, a)
 	for id, h := range q.holders {
-		if h == a {
+		if h.to == a {
 			delete(q.holders, id)
 		}
 	}

@@ -142,13 +142,19 @@ type Queue struct {
 	mu      sync.Mutex
 	closed  bool
 	attach  map[*Attachment]struct{}
-	holders map[string]*Attachment // by work id: who is to be told of calls
-	offered map[string]offer       // by work id: offers that nobody has acknowledged
-	grants  map[string]Grant       // by token hash
+	holders map[string]holder // by work id: who is to be told of calls
+	offered map[string]offer  // by work id: offers that nobody has acknowledged
+	grants  map[string]Grant  // by token hash
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 	kick chan struct{} // an earlier expiry may have been written
+}
+
+// holder is who holds an item by which of its claims.
+type holder struct {
+	to    *Attachment
+	claim int64
 }
 
 type offer struct {
@@ -161,7 +167,7 @@ func New(db *store.DB, log *slog.Logger) *Queue {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Queue{db: db, log: log, attach: map[*Attachment]struct{}{}, holders: map[string]*Attachment{},
+	return &Queue{db: db, log: log, attach: map[*Attachment]struct{}{}, holders: map[string]holder{},
 		offered: map[string]offer{}, grants: map[string]Grant{}, kick: make(chan struct{}, 1)}
 }
 
@@ -317,7 +323,7 @@ func (q *Queue) Ack(ctx context.Context, workspace, environment, id, worker, inc
 			q.unoffer(id)
 			for a := range q.attach {
 				if a.Workspace == workspace && a.worker == worker && a.incarnation == incarnation {
-					q.hold(id, a)
+					q.hold(id, i.claim, a)
 					break
 				}
 			}

@@ -506,6 +506,8 @@ func TestAttachments(t *testing.T) {
 		b.wantFrame(old, "offer", j)
 		b.ack(i, "w", "i")
 		b.quiet(foreign)
+		b.q.Offer(i) // read before the claim, shown after it
+		b.quiet(old)
 		// The same process comes back: it is told its open calls, and what waits.
 		now := b.attach("w", "i", 3)
 		if f := b.wantFrame(now, "call", i); f.Call == nil || f.Call.ID != "call_sesn_1" {
