@@ -16,18 +16,18 @@ import (
 	"croft/internal/store"
 )
 
-// commitTimes measures the commit of one row into a database of its own.
-func commitTimes(ctx context.Context, path string, n int) ([]time.Duration, error) {
-	db, err := store.Open(ctx, store.Options{URL: "sqlite:" + path})
+// commitTimes measures the commit of one row.
+func commitTimes(ctx context.Context, url string, n int) ([]time.Duration, error) {
+	db, err := store.Open(ctx, store.Options{URL: url})
 	if err != nil {
 		return nil, err
 	}
 	defer db.Close() //nolint:errcheck // it is thrown away
 	var all []time.Duration
-	for i := range n {
+	for range n {
 		began := time.Now()
 		err := db.Write(ctx, func(tx *store.Tx) error {
-			_, err := tx.Exec(`INSERT INTO workspaces (id, name, created_at) VALUES ($1, $1, $2)`, fmt.Sprint("w", i), tx.Now)
+			_, err := tx.Exec(`INSERT INTO workspaces (id, name, created_at) VALUES ($1, $1, $2)`, croft.NewID("w"), tx.Now)
 			return err
 		})
 		if err != nil {

@@ -210,11 +210,15 @@ func (r *run) add(row Row) {
 
 // limits measures what the machine itself gives.
 func (r *run) limits(ctx context.Context) error {
-	commits, err := commitTimes(ctx, filepath.Join(r.dir, "limit.db"), r.Turns)
+	url, what := "sqlite:"+filepath.Join(r.dir, "limit.db"), "a commit of one row, synced (SQLite, FULL)"
+	if r.report.Database != "sqlite" {
+		url, what = r.DatabaseURL, "a commit of one row (the same PostgreSQL)"
+	}
+	commits, err := commitTimes(ctx, url, r.Turns)
 	if err != nil {
 		return err
 	}
-	r.times("lim", "a commit of one row, synced (SQLite, FULL)", commits)
+	r.times("lim", what, commits)
 	var loop []time.Duration
 	for range r.Turns {
 		began := time.Now()
