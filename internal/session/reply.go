@@ -201,6 +201,9 @@ func (c *change) emitUse(th *thread, p *Part) string {
 	return id
 }
 
+// longestWait bounds what a provider may ask a session to wait.
+const longestWait = time.Hour
+
 // Fault is a model request that failed.
 type Fault struct {
 	Kind    model.ErrorKind
@@ -228,7 +231,7 @@ func (l *Log) Fault(ctx context.Context, id string, f Fence, flt Fault) error {
 		if status == "retrying" {
 			wait := flt.Backoff
 			if flt.RetryAfter > 0 {
-				wait = flt.RetryAfter
+				wait = min(flt.RetryAfter, longestWait)
 			}
 			c.rest()
 			th.Phase = phaseRetry
