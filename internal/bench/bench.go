@@ -269,8 +269,29 @@ func (r *run) send(ctx context.Context, id, text string) error {
 	return r.api.Do(ctx, http.MethodPost, "/v1/sessions/"+id+"/events", json.RawMessage(`{"events":[`+message(text)+`]}`), nil)
 }
 
-// turns measures a and e: one session, one turn after the other, its stream open.
+// perSession is how many turns, or calls, are timed in one session: what a model is asked
+// grows with each of them, and that is the model's cost, not the server's.
+const perSession = 25
+
+// turns measures a and e: one turn after the other, the session's stream open.
 func (r *run) turns(ctx context.Context) error {
+	var whole, first []time.Duration
+	for len(whole) < r.Turns {
+		if err := r.someTurns(ctx, &whole, &first); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(r.Only, "a") {
+		r.times("a", "one turn, send to idle", whole)
+	}
+	if strings.Contains(r.Only, "e") {
+		r.times("e", "send to the first delta", first)
+	}
+	return nil
+}
+
+// someTurns times the turns of one session, all but the first, which opens connections.
+func (r *run) someTurns(ctx context.Context, whole, first *[]time.Duration) error {
 	id, err := r.session(ctx, "")
 	if err != nil {
 		return err
@@ -280,36 +301,33 @@ func (r *run) turns(ctx context.Context) error {
 		return err
 	}
 	defer stream.Close() //nolint:errcheck // nothing was written
-	var whole, first []time.Duration
-	for range r.Turns + 20 {
+	for n := range perSession + 1 {
 		began := time.Now()
 		sent := make(chan error, 1)
 		go func() { sent <- r.send(ctx, id, "say") }()
-		seen := false
+		var delta time.Duration
 		for {
 			f, err := stream.Next()
 			if err != nil {
 				return fmt.Errorf("following a turn: %w", err)
 			}
-			if f.Event == string(croft.EventDelta) && !seen {
-				seen = true
-				first = append(first, time.Since(began))
+			if f.Event == string(croft.EventDelta) && delta == 0 {
+				delta = time.Since(began)
 			}
 			if f.Event == string(croft.SessionIdle) {
 				break
 			}
 		}
-		whole = append(whole, time.Since(began))
+		took := time.Since(began)
 		if err := <-sent; err != nil {
 			return err
 		}
-	}
-	// The first turns open connections and fill caches.
-	if strings.Contains(r.Only, "a") {
-		r.times("a", "one turn, send to idle", whole[20:])
-	}
-	if strings.Contains(r.Only, "e") && len(first) > 20 {
-		r.times("e", "send to the first delta", first[20:])
+		if n > 0 {
+			*whole = append(*whole, took)
+			if delta > 0 {
+				*first = append(*first, delta)
+			}
+		}
 	}
 	return nil
 }
@@ -356,8 +374,10 @@ func (r *run) calls(ctx context.Context) error {
 			}
 		}
 	}
-	if err := one(fmt.Sprintf("use %d warm", r.Turns+20), &warm, 20); err != nil {
-		return err
+	for n := 0; len(warm) < r.Turns; n++ {
+		if err := one(fmt.Sprintf("use %d warm%d", perSession+1, n), &warm, 1); err != nil {
+			return err
+		}
 	}
 	for n := range 20 {
 		if err := one(fmt.Sprintf("use 1 cold%d", n), &cold, 0); err != nil {
